@@ -1,0 +1,249 @@
+import { normalizeAddress } from '@market/contracts/address'
+import * as z from 'zod'
+
+/** What a buyer puts together, as stored and as sent (market-api.md 4.1). */
+
+const text = (max: number) =>
+  z
+    .string()
+    .max(max)
+    .nullish()
+    .transform((value) => value ?? null)
+
+/** `@type` is ours to say, whatever the client sent. */
+const typed = <T extends z.ZodRawShape>(type: string, shape: T) =>
+  z.object(shape).transform((members) => ({ '@type': type, ...members }))
+
+const Person = typed('Person', { givenName: text(200), familyName: text(200), birthDate: text(10) })
+const PostalAddress = typed('PostalAddress', {
+  streetAddress: text(500),
+  addressLocality: text(200),
+  postalCode: text(32),
+  addressCountry: text(200),
+})
+const ContactPoint = typed('ContactPoint', { email: text(254), telephone: text(32) })
+
+export type Person = z.infer<typeof Person>
+export type PostalAddress = z.infer<typeof PostalAddress>
+export type ContactPoint = z.infer<typeof ContactPoint>
+
+export const MAX_ITEMS = 500
+const MAX_QUANTITY = 1_000_000
+export const MAX_TTL_SECONDS = 604_800
+export const DEFAULT_TTL_SECONDS = 86_400
+
+const RequestedItem = z.object({
+  seller: z.string().nullish(),
+  orderedItem: z.object({ sku: z.string().nullish() }).nullish(),
+  orderQuantity: z
+    .int()
+    .refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]'),
+  imageUrl: z
+    .string()
+    .max(2048)
+    .regex(/^(https?|ipfs):/i, 'imageUrl must be an http, https or ipfs URL')
+    .nullish(),
+})
+
+/** A change to a basket. Members that are absent stay, null clears; anything a client may not set is not in here. */
+export const BasketPatch = z.object({
+  items: z.array(RequestedItem).max(MAX_ITEMS, `items.length must be <= ${MAX_ITEMS}`).nullish(),
+  customer: Person.nullish(),
+  shippingAddress: PostalAddress.nullish(),
+  billingAddress: PostalAddress.nullish(),
+  ageProof: Person.nullish(),
+  contactPoint: ContactPoint.nullish(),
+  ttlSeconds: z
+    .int()
+    .refine((n) => n >= 1 && n <= MAX_TTL_SECONDS, `ttlSeconds must be in range [1, ${MAX_TTL_SECONDS}]`)
+    .nullish(),
+})
+export type BasketPatch = z.infer<typeof BasketPatch>
+
+export type OfferSnapshot = {
+  '@type': 'Offer'
+  price: number
+  priceCurrency: string
+  seller: { '@type': 'Organization'; '@id': string }
+  availableDeliveryMethod: string[] | null
+  requiredSlots: string[] | null
+  fulfillmentEndpoint: null
+  fulfillmentTrigger: string | null
+  isOneOff: boolean
+  potentialAction: object
+}
+
+export type BasketItem = {
+  '@type': 'OrderItem'
+  orderQuantity: number
+  orderedItem: { '@type': 'Product'; sku: string; name: string }
+  seller: string
+  imageUrl: string | null
+  productCid: string
+  linkKeccak: string
+  offerSnapshot: OfferSnapshot
+}
+
+export type Basket = {
+  '@context': string[]
+  '@type': 'circles:Basket'
+  basketId: string
+  buyer: string | null
+  operator: string | null
+  chainId: number
+  items: BasketItem[]
+  customer: Person | null
+  shippingAddress: PostalAddress | null
+  billingAddress: PostalAddress | null
+  ageProof: Person | null
+  contactPoint: ContactPoint | null
+  /** Unix seconds. */
+  createdAt: number
+  ttlSeconds: number
+}
+
+/** A requested line, checked: who sells what, how many. */
+export type RequestedLine = { seller: string; sku: string; quantity: number; imageUrl: string | null }
+
+/** Throws `AddressError`, or `LineError` with the sentences existing clients show (market-api.md 4.4). */
+export function requestedLine(item: z.infer<typeof RequestedItem>): RequestedLine {
+  if (!item.seller?.trim()) throw new LineError("Each basket item must have a seller address (Parameter 'basket')")
+  const sku = item.orderedItem?.sku?.trim()
+  if (!sku) throw new LineError("Each basket item must have an orderedItem.sku (Parameter 'basket')")
+  return { seller: normalizeAddress(item.seller), sku, quantity: item.orderQuantity, imageUrl: item.imageUrl ?? null }
+}
+export class LineError extends Error {}
+
+/** The lines of a basket as they would be requested again. */
+export const linesOf = (basket: Basket): RequestedLine[] =>
+  basket.items.map((item) => ({
+    seller: item.seller,
+    sku: item.orderedItem.sku,
+    quantity: item.orderQuantity,
+    imageUrl: item.imageUrl,
+  }))
+
+export type Requirement = {
+  id: string
+  ruleId: string
+  reason: string | null
+  slot: string
+  path: string
+  expectedTypes: string[]
+  cardinality: { min: number; max: number }
+  status: 'ok' | 'missing' | 'typeMismatch' | 'invalidShape'
+  foundAt: string | null
+  foundType: string | null
+  scope: string | null
+  itemIndexes: number[] | null
+  /** Always true and always there: absent reads as "not blocking" in the wallet (clients.md 7). */
+  blocking: true
+}
+
+export type ValidationResult = {
+  '@context': 'https://schema.org/'
+  '@type': 'Thing'
+  basketId: string
+  valid: boolean
+  requirements: Requirement[]
+  missing: { slot: string; path: string; expectedTypes: string[] }[]
+  ruleTrace: { id: string; evaluated: true; result: string }[]
+}
+
+const TEXT = ['https://schema.org/Text']
+const ADDRESS = ['https://schema.org/PostalAddress']
+const ADDRESS_MEMBERS = ['streetAddress', 'addressLocality', 'postalCode', 'addressCountry'] as const
+
+const EMAIL = /^[^\s@]+@[^\s@]+\.[^\s@]+$/
+const PHONE = /^\+?[0-9 ()/.-]{5,}$/
+const BIRTH_DATE = /^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$/
+
+type Status = Requirement['status']
+const present = (value: string | null | undefined, shape?: RegExp): Status => {
+  if (!value?.trim()) return 'missing'
+  return shape && !shape.test(value.trim()) ? 'invalidShape' : 'ok'
+}
+const complete = (address: PostalAddress | null): Status =>
+  ADDRESS_MEMBERS.every((member) => present(address?.[member]) === 'ok') ? 'ok' : 'missing'
+
+/** What an offer may require of the basket, by slot (market-api.md 4.7). */
+const SLOTS: Record<string, { expectedTypes: string[]; status(basket: Basket): Status }> = {
+  'contactPoint.email': { expectedTypes: TEXT, status: (b) => present(b.contactPoint?.email, EMAIL) },
+  'contactPoint.telephone': { expectedTypes: TEXT, status: (b) => present(b.contactPoint?.telephone, PHONE) },
+  ageProof: { expectedTypes: ['https://schema.org/Person'], status: (b) => present(b.ageProof?.birthDate, BIRTH_DATE) },
+  'ageProof.birthDate': {
+    expectedTypes: ['https://schema.org/Date'],
+    status: (b) => present(b.ageProof?.birthDate, BIRTH_DATE),
+  },
+  shippingAddress: { expectedTypes: ADDRESS, status: (b) => complete(b.shippingAddress) },
+  billingAddress: { expectedTypes: ADDRESS, status: (b) => complete(b.billingAddress) },
+  ...Object.fromEntries(
+    (['shippingAddress', 'billingAddress'] as const).flatMap((slot) =>
+      ADDRESS_MEMBERS.map((member) => [
+        `${slot}.${member}`,
+        { expectedTypes: TEXT, status: (b: Basket) => present(b[slot]?.[member]) },
+      ]),
+    ),
+  ),
+}
+
+/** Whether a basket may be checked out, and what it still needs (market-api.md 4.6, 4.7). */
+export function validateBasketRules(basket: Basket): ValidationResult {
+  const requirements: Requirement[] = []
+  const add = (r: Pick<Requirement, 'id' | 'ruleId' | 'reason' | 'slot' | 'expectedTypes' | 'status'>, max = 1) =>
+    requirements.push({
+      ...r,
+      path: `/${r.slot.replaceAll('.', '/')}`,
+      cardinality: { min: 1, max },
+      foundAt: null,
+      foundType: null,
+      scope: 'basket',
+      itemIndexes: null,
+      blocking: true,
+    })
+
+  if (basket.items.length === 0) {
+    const reason = 'Basket must contain at least one item'
+    const ruleId = 'rule:items-nonempty'
+    add({ id: 'req:items-nonempty', ruleId, reason, slot: 'items', expectedTypes: [], status: 'missing' }, MAX_ITEMS)
+  }
+
+  const required = new Set(basket.items.flatMap((item) => item.offerSnapshot.requiredSlots ?? []).map((key) => key.trim()))
+  const customer = [...required].filter((key) => key.toLowerCase() === 'customer')
+  for (const key of customer) required.delete(key)
+  for (const key of required) {
+    const slot = SLOTS[key]
+    add({
+      id: `req:slot:${key}`,
+      ruleId: 'rule:offer-required-slots',
+      reason: `Offer requires ${key}`,
+      slot: key,
+      expectedTypes: slot?.expectedTypes ?? [],
+      // A slot nobody knows can't be filled: selling without it would deliver without what the seller asked for (W-23).
+      status: slot?.status(basket) ?? 'missing',
+    })
+  }
+  if (customer.length > 0) {
+    for (const [name, label] of [['givenName', 'First'], ['familyName', 'Last']] as const) {
+      add({
+        id: `req:customer:${name}`,
+        ruleId: 'rule:customer-names',
+        reason: `${label} name (${name}) is required`,
+        slot: `customer.${name}`,
+        expectedTypes: TEXT,
+        status: present(basket.customer?.[name]),
+      })
+    }
+  }
+  return {
+    '@context': 'https://schema.org/',
+    '@type': 'Thing',
+    basketId: basket.basketId,
+    valid: requirements.every((r) => r.status === 'ok'),
+    requirements,
+    missing: requirements
+      .filter((r) => r.status === 'missing')
+      .map(({ slot, path, expectedTypes }) => ({ slot, path, expectedTypes })),
+    ruleTrace: requirements.map((r) => ({ id: r.ruleId, evaluated: true, result: r.status })),
+  }
+}

@@ -1,0 +1,100 @@
+import { eip155Id, parseEip155Id } from '@market/contracts/address'
+import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
+import { jsonNumberFromWei, weiFromJsonNumber } from '@market/contracts/money'
+import type { OrderLine, OrderSnapshot } from '../orders/order.ts'
+import type { Basket, BasketItem } from './basket.ts'
+import { UnsellableLineError } from './errors.ts'
+
+const CURRENCY = 'CRC'
+const MAX_PRICE_WEI = 10n ** 15n * 10n ** 18n
+
+export type OrderDraft = {
+  snapshot: OrderSnapshot
+  lines: OrderLine[]
+  priceWei: bigint
+  /** The gateways whose transfers count: the one address every line is paid to (payments.md W1). */
+  expectedGateways: string[]
+}
+
+/**
+ * The order a basket becomes: price, currency and recipient fixed for good (market-api.md 5.2, payments.md 18).
+ * Throws `UnsellableLineError` (422) for a line that could not be paid.
+ */
+export function composeOrder(basket: Basket, buyer: string, orderId: string, paymentReference: string): OrderDraft {
+  let priceWei = 0n
+  let gateway: string | undefined
+  for (const [i, item] of basket.items.entries()) {
+    const { price, priceCurrency } = item.offerSnapshot
+    if (priceCurrency !== CURRENCY) {
+      throw new UnsellableLineError('unsupported_currency', `Only ${CURRENCY} can be checked out, not ${priceCurrency}`, i)
+    }
+    const payTo = payToOfItem(item)
+    if (payTo?.chainId !== basket.chainId) {
+      throw new UnsellableLineError('no_pay_to', `The offer of ${item.orderedItem.sku} names no address to pay to`, i)
+    }
+    gateway ??= payTo.address
+    if (payTo.address !== gateway) {
+      throw new UnsellableLineError('mixed_pay_to', 'All lines of an order must be paid to one address', i)
+    }
+    priceWei += weiFromJsonNumber(price) * BigInt(item.orderQuantity)
+    if (priceWei <= 0n || priceWei > MAX_PRICE_WEI) {
+      throw new UnsellableLineError('invalid_offer', 'The total is out of range', i)
+    }
+  }
+  if (gateway === undefined) throw new RangeError('an order needs a line')
+
+  return {
+    priceWei,
+    expectedGateways: [gateway],
+    lines: basket.items.map((item, lineIndex) => ({
+      lineIndex,
+      seller: item.seller,
+      sku: item.orderedItem.sku,
+      quantity: item.orderQuantity,
+      trigger: triggerOf(item),
+      linkKeccak: item.linkKeccak,
+    })),
+    snapshot: {
+      '@context': 'https://schema.org/',
+      '@type': 'Order',
+      orderNumber: orderId,
+      paymentReference,
+      customer: {
+        '@type': 'Person',
+        '@id': eip155Id(basket.chainId, buyer),
+        givenName: basket.customer?.givenName ?? null,
+        familyName: basket.customer?.familyName ?? null,
+      },
+      broker: { '@type': 'Organization', '@id': basket.operator && eip155Id(basket.chainId, basket.operator) },
+      acceptedOffer: basket.items.map((item) => item.offerSnapshot),
+      orderedItem: basket.items.map(({ orderQuantity, orderedItem, productCid, imageUrl }) => ({
+        '@type': 'OrderItem',
+        orderQuantity,
+        orderedItem,
+        productCid,
+        imageUrl,
+      })),
+      billingAddress: basket.billingAddress,
+      shippingAddress: basket.shippingAddress,
+      totalPaymentDue: {
+        '@type': 'PriceSpecification',
+        price: jsonNumberFromWei(priceWei),
+        priceCurrency: CURRENCY,
+      },
+      paymentUrl: null,
+      voucherCode: null,
+      downloadUrl: null,
+      sellerContact: basket.contactPoint,
+      customerContact: basket.contactPoint,
+    },
+  }
+}
+
+function payToOfItem(item: BasketItem) {
+  const recipient = (item.offerSnapshot.potentialAction as { recipient?: { '@id'?: string } | null }).recipient
+  return recipient?.['@id'] === undefined ? undefined : parseEip155Id(recipient['@id'])
+}
+
+/** The catalog admits only these two and none at all, which means finalized (catalog.md 6.5). */
+const triggerOf = (item: BasketItem): FulfillmentTrigger =>
+  item.offerSnapshot.fulfillmentTrigger === 'confirmed' ? 'confirmed' : 'finalized'

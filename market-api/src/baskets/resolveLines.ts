@@ -1,0 +1,121 @@
+import { eip155Id } from '@market/contracts/address'
+import type { Offer, Product } from '@market/contracts/catalogDocuments'
+import { UpstreamError } from '@market/kit/errors'
+import { sql } from 'kysely'
+import { payAction } from '../catalog/listCatalog.ts'
+import type { MarketContext } from '../context.ts'
+import { findRoutes, routeKey, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
+import type { BasketItem, RequestedLine } from './basket.ts'
+import { UnsellableLineError } from './errors.ts'
+
+/**
+ * Makes each requested line a line of the basket: the product as its seller signed it, its price, its route, its stock
+ * (market-api.md 4.4). Nothing a client says about price or seller survives. One query for products, one for routes, one
+ * stock call a sku.
+ *
+ * @throws UnsellableLineError 422, naming the first line that can't be sold
+ */
+export async function resolveLines(
+  ctx: MarketContext,
+  scope: { operator: string | null; chainId: number },
+  lines: RequestedLine[],
+): Promise<BasketItem[]> {
+  if (lines.length === 0) return []
+  const products = await findProducts(ctx, scope, lines)
+  const routes = await findRoutes(ctx, scope.chainId, lines)
+  const stock = new Map<string, Promise<number>>()
+  const ordered = new Map<string, number>()
+
+  const items = lines.map((line, i) => {
+    const key = routeKey(line.seller, line.sku)
+    const where = `seller=${line.seller}, sku=${line.sku}, chainId=${scope.chainId}`
+    const found = products.get(key)
+    if (!found) throw new UnsellableLineError('product_not_found', `Product not found for ${where}`, i)
+    const offer = found.product.offers[0]
+    if (!offer) throw new UnsellableLineError('no_offer', `Product ${line.sku} for seller=${line.seller} has no offers`, i)
+    const route = routes.get(key)
+    if (!route) throw new UnsellableLineError('not_configured', `Product not configured for ${where}`, i)
+    if (route.inventoryUrl && !stock.has(key)) {
+      stock.set(key, ctx.adapters.inventory(route.inventoryUrl).then(({ value }) => value))
+    }
+    ordered.set(key, (ordered.get(key) ?? 0) + line.quantity)
+    return toItem(line, found, offer, route, scope.chainId)
+  })
+
+  // Asked all at once; awaited in basket order, so that the error always names the first line.
+  for (const pending of stock.values()) pending.catch(() => {})
+  for (const [i, line] of lines.entries()) {
+    const pending = stock.get(routeKey(line.seller, line.sku))
+    if (!pending) continue
+    const about = `seller=${line.seller}, sku=${line.sku}`
+    let available: number
+    try {
+      available = await pending
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error
+      throw new UnsellableLineError('stock_unknown', `inventoryFeed error for ${about}: ${error.message}`, i)
+    }
+    const wanted = ordered.get(routeKey(line.seller, line.sku))!
+    if (wanted > available) {
+      const message = `Requested quantity ${wanted} for ${about} exceeds inventory ${available}.`
+      throw new UnsellableLineError('insufficient_stock', message, i)
+    }
+  }
+  return items
+}
+
+type FoundProduct = { product: Product; productCid: string; linkKeccak: string }
+
+/** The winners of the verified index, in the basket's namespace or, without an operator, the newest of any. */
+async function findProducts(ctx: MarketContext, scope: { operator: string | null; chainId: number }, lines: RequestedLine[]) {
+  const rows = await ctx.db
+    .selectFrom('catalog_products')
+    .distinctOn(['seller_address', 'sku'])
+    .select(['seller_address', 'sku', 'product', 'product_cid', 'link_keccak'])
+    .where('chain_id', '=', scope.chainId)
+    .where(sql<boolean>`(seller_address, sku) in (
+      select * from unnest(${lines.map((l) => l.seller)}::text[], ${lines.map((l) => l.sku.toLowerCase())}::text[]))`)
+    .$if(scope.operator !== null, (query) => query.where('operator', '=', scope.operator!))
+    .orderBy('seller_address')
+    .orderBy('sku')
+    .orderBy('published_at', 'desc')
+    .orderBy('operator')
+    .execute()
+  return new Map<string, FoundProduct>(
+    rows.map((row) => [
+      routeKey(row.seller_address, row.sku),
+      { product: row.product as unknown as Product, productCid: row.product_cid, linkKeccak: row.link_keccak },
+    ]),
+  )
+}
+
+function toItem(
+  line: RequestedLine,
+  { product, productCid, linkKeccak }: FoundProduct,
+  offer: Offer,
+  route: ServiceRoute,
+  chainId: number,
+): BasketItem {
+  const methods = offer.availableDeliveryMethod
+  return {
+    '@type': 'OrderItem',
+    orderQuantity: line.quantity,
+    orderedItem: { '@type': 'Product', sku: product.sku, name: product.name },
+    seller: line.seller,
+    imageUrl: line.imageUrl,
+    productCid,
+    linkKeccak,
+    offerSnapshot: {
+      '@type': 'Offer',
+      price: offer.price,
+      priceCurrency: offer.priceCurrency,
+      seller: { '@type': 'Organization', '@id': eip155Id(chainId, line.seller) },
+      availableDeliveryMethod: methods == null ? null : Array.isArray(methods) ? methods : [methods],
+      requiredSlots: offer.requiredSlots ?? null,
+      fulfillmentEndpoint: null,
+      fulfillmentTrigger: offer.fulfillmentTrigger ?? null,
+      isOneOff: route.isOneOff,
+      potentialAction: payAction(offer),
+    },
+  }
+}

@@ -1,0 +1,32 @@
+import type { Database } from '@market/kit/db'
+import type { Failpoint } from '@market/kit/failpoint'
+import type { Log } from '@market/kit/log'
+import type { Kysely } from 'kysely'
+import type { Ipfs } from './catalog/ipfs/ipfs.ts'
+import type { NameRegistry } from './catalog/nameRegistry.ts'
+import type { Config } from './config.ts'
+import type { MarketDatabase } from './db/types.ts'
+import type { AdapterClient } from './serviceRoutes/adapterClient.ts'
+import type { PaymentSource } from './payments/paymentSource.ts'
+import type { Tokens } from './signIn/tokens.ts'
+import type { MarketMetrics } from './metrics.ts'
+
+/** What a verb is handed: the database, the clock, randomness, the log, and the ports to the outside world. */
+export type MarketContext = {
+  config: Config
+  database: Database<MarketDatabase>
+  db: Kysely<MarketDatabase>
+  now: () => Date
+  /** 16 bytes of a CSPRNG. */
+  random16: () => Uint8Array
+  log: Log
+  metrics: MarketMetrics
+  failpoint: Failpoint
+  tokens: Tokens
+  ipfs: Ipfs
+  nameRegistry: NameRegistry
+  paymentSource: PaymentSource
+  adapters: AdapterClient
+  /** Names this process among replicas: lease holder, job lock. */
+  instance: string
+}

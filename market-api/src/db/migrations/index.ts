@@ -1,0 +1,17 @@
+import * as leases from './0001_leases.ts'
+import * as signIn from './0002_sign_in.ts'
+import * as catalog from './0003_catalog.ts'
+import * as serviceRoutes from './0004_service_routes.ts'
+import * as basketsOrders from './0005_baskets_orders.ts'
+import * as payments from './0006_payments.ts'
+import * as fulfillment from './0007_fulfillment.ts'
+
+export const migrations = {
+  '0001_leases': leases,
+  '0002_sign_in': signIn,
+  '0003_catalog': catalog,
+  '0004_service_routes': serviceRoutes,
+  '0005_baskets_orders': basketsOrders,
+  '0006_payments': payments,
+  '0007_fulfillment': fulfillment,
+}

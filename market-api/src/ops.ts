@@ -1,0 +1,60 @@
+import { inTransaction } from '@market/kit/db'
+import type { Kysely } from 'kysely'
+import { openEmbeddedIpfs } from './catalog/ipfs/embedded.ts'
+import type { Ipfs } from './catalog/ipfs/ipfs.ts'
+import { connectKubo } from './catalog/ipfs/kubo.ts'
+import type { Config } from './config.ts'
+import type { MarketDatabase } from './db/types.ts'
+
+export type { MarketDatabase } from './db/types.ts'
+export { generateSigningKey } from './signIn/tokens.ts'
+
+export type RouteInput = { chainId: number; seller: string; sku: string; offerType: string }
+
+export class UnknownOfferTypeError extends Error {}
+
+/** Makes (chain, seller, sku) deliverable by an offer type, enabling the route again if it was off. */
+export async function upsertRoute(
+  db: Kysely<MarketDatabase>,
+  { chainId, seller, sku, offerType }: RouteInput,
+): Promise<'created' | 'updated' | 'unchanged'> {
+  return inTransaction(db, async (tx) => {
+    const known = await tx
+      .selectFrom('offer_types')
+      .select('offer_type')
+      .where('offer_type', '=', offerType)
+      .executeTakeFirst()
+    if (!known) throw new UnknownOfferTypeError(`unknown offerType ${offerType}`)
+    const key = { chain_id: chainId, seller_address: seller, sku }
+    const inserted = await tx
+      .insertInto('market_service_routes')
+      .values({ ...key, offer_type: offerType, total_inventory: null })
+      .onConflict((conflict) => conflict.doNothing())
+      .returning('sku')
+      .executeTakeFirst()
+    if (inserted) return 'created'
+    const updated = await tx
+      .updateTable('market_service_routes')
+      .set({ offer_type: offerType, is_one_off: false, enabled: true })
+      .where('chain_id', '=', chainId)
+      .where('seller_address', '=', seller)
+      .where('sku', '=', sku)
+      .where((is) =>
+        is.or([is('offer_type', 'is distinct from', offerType), is('is_one_off', '=', true), is('enabled', '=', false)]),
+      )
+      .returning('sku')
+      .executeTakeFirst()
+    return updated ? 'updated' : 'unchanged'
+  })
+}
+
+/** The IPFS the configuration names: Kubo's RPC when set, else the embedded store. */
+export async function openIpfs(
+  config: Pick<Config, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER' | 'IPFS_STORE_DIR' | 'IPFS_TIMEOUT_MS'>,
+): Promise<Ipfs> {
+  if (config.IPFS_RPC_URL === undefined) return openEmbeddedIpfs(config.IPFS_STORE_DIR)
+  return connectKubo(config.IPFS_RPC_URL, {
+    bearer: config.IPFS_RPC_BEARER?.reveal(),
+    timeoutMs: config.IPFS_TIMEOUT_MS,
+  })
+}

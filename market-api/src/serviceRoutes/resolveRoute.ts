@@ -1,0 +1,114 @@
+import { messageOf } from '@market/kit/errors'
+import type { Kysely } from 'kysely'
+import type { Config } from '../config.ts'
+import type { MarketContext } from '../context.ts'
+import type { MarketDatabase } from '../db/types.ts'
+import { expandTemplate } from './template.ts'
+
+export type RouteKey = { chainId: number; seller: string; sku: string }
+
+/** What the market knows about delivering a sku. URLs are ready to call; undefined = the offer type has none. */
+export type ServiceRoute = {
+  offerType: string | null
+  isOneOff: boolean
+  totalInventory: number | null
+  inventoryUrl: string | undefined
+  availabilityUrl: string | undefined
+  fulfillmentUrl: string | undefined
+}
+
+type RouteRow = {
+  seller_address: string
+  sku: string
+  offer_type: string | null
+  is_one_off: boolean
+  total_inventory: string | number | null
+  inventory_url_template: string | null
+  availability_url_template: string | null
+  fulfillment_url_template: string | null
+}
+
+/** Routes that are configured: enabled, and one-off or of an offer type that exists and is enabled (fulfilment.md 3). */
+export const selectRoutes = (db: Kysely<MarketDatabase>) =>
+  db
+    .selectFrom('market_service_routes as r')
+    .leftJoin('offer_types as t', (join) => join.onRef('t.offer_type', '=', 'r.offer_type').on('t.enabled', '=', true))
+    .where('r.enabled', '=', true)
+    .where((is) => is.or([is('r.is_one_off', '=', true), is('t.offer_type', 'is not', null)]))
+
+const columns = [
+  'r.seller_address',
+  'r.sku',
+  'r.offer_type',
+  'r.is_one_off',
+  'r.total_inventory',
+  't.inventory_url_template',
+  't.availability_url_template',
+  't.fulfillment_url_template',
+] as const
+
+/** The configured routes among `keys`, by `routeKey(seller, sku)`; one query however many. */
+export async function findRoutes(
+  ctx: MarketContext,
+  chainId: number,
+  keys: { seller: string; sku: string }[],
+  db: Kysely<MarketDatabase> = ctx.db,
+): Promise<Map<string, ServiceRoute>> {
+  if (keys.length === 0) return new Map()
+  const wanted = new Set(keys.map(({ seller, sku }) => routeKey(seller, sku)))
+  const rows = await selectRoutes(db)
+    .select(columns)
+    .where('r.chain_id', '=', chainId)
+    .where('r.seller_address', 'in', [...new Set(keys.map((key) => key.seller))])
+    .where('r.sku', 'in', [...new Set(keys.map((key) => key.sku.toLowerCase()))])
+    .execute()
+  return new Map(
+    rows
+      .filter((row) => wanted.has(routeKey(row.seller_address, row.sku)))
+      .map((row) => [routeKey(row.seller_address, row.sku), toRoute(ctx, chainId, row)]),
+  )
+}
+
+export const routeKey = (seller: string, sku: string) => `${seller}/${sku.trim().toLowerCase()}`
+
+export async function findRoute(ctx: MarketContext, { chainId, seller, sku }: RouteKey): Promise<ServiceRoute | undefined> {
+  return (await findRoutes(ctx, chainId, [{ seller, sku }])).get(routeKey(seller, sku))
+}
+
+function toRoute(ctx: MarketContext, chainId: number, row: RouteRow): ServiceRoute {
+  const variables = {
+    ...templateVariables(ctx.config),
+    chain_id: String(chainId),
+    seller: row.seller_address,
+    sku: row.sku,
+  }
+  const url = (template: string | null) => {
+    if (row.is_one_off || !template) return undefined
+    try {
+      return expandTemplate(template, variables)
+    } catch (error) {
+      ctx.log.warn({ offerType: row.offer_type, template }, messageOf(error))
+      return undefined
+    }
+  }
+  return {
+    offerType: row.offer_type,
+    isOneOff: row.is_one_off,
+    totalInventory: row.total_inventory === null ? null : Number(row.total_inventory),
+    inventoryUrl: url(row.inventory_url_template),
+    availabilityUrl: url(row.availability_url_template),
+    fulfillmentUrl: url(row.fulfillment_url_template),
+  }
+}
+
+/** The hosts and ports a template may name. They come from configuration, so no row can send the service key elsewhere. */
+export function templateVariables(config: Config): Record<string, string> {
+  const { MARKET_CODE_DISPENSER_PORT } = config
+  return {
+    MARKET_CODE_DISPENSER_PORT: String(MARKET_CODE_DISPENSER_PORT),
+    MARKET_CODE_DISPENSER_ORIGIN: codeDispenserOrigin(config),
+  }
+}
+
+export const codeDispenserOrigin = (config: Config) =>
+  config.MARKET_CODE_DISPENSER_ORIGIN ?? `http://market-adapter-codedispenser:${config.MARKET_CODE_DISPENSER_PORT}`

@@ -1,0 +1,54 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { causeOf, DevstackError } from './errors.ts'
+
+/** What the services of one data folder share or keep to themselves. Made once; the databases know these passwords. */
+export interface Secrets {
+  postgresPassword: string
+  marketPassword: string
+  codedispPassword: string
+  serviceKey: string
+  jwtPrivateKey: string
+}
+
+const FILE = 'secrets.json'
+
+/** The folder's secrets, made on first use. Throws `DevstackError` when the file is there and makes no sense. */
+export async function openSecrets(dataDir: string): Promise<Secrets> {
+  const path = join(dataDir, FILE)
+  const existing = await readSecrets(dataDir)
+  if (existing) return existing
+  const secret = () => randomBytes(24).toString('base64url')
+  const secrets: Secrets = {
+    postgresPassword: secret(),
+    marketPassword: secret(),
+    codedispPassword: secret(),
+    serviceKey: secret(),
+    jwtPrivateKey: JSON.stringify(generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })),
+  }
+  await mkdir(dataDir, { recursive: true })
+  // Renamed into place: a crash here must not leave half a file that no later start can read.
+  await writeFile(`${path}.new`, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
+  await rename(`${path}.new`, path)
+  return secrets
+}
+
+/** As `openSecrets`, without making any. */
+export async function readSecrets(dataDir: string): Promise<Secrets | undefined> {
+  const path = join(dataDir, FILE)
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new DevstackError(`${path} can't be read (${causeOf(error)}); correct its owner or its mode`)
+  }
+  try {
+    const secrets = JSON.parse(text) as Secrets
+    if (typeof secrets.postgresPassword === 'string' && typeof secrets.jwtPrivateKey === 'string') return secrets
+  } catch {
+    // Said below.
+  }
+  throw new DevstackError(`${path} is corrupted; restore it, or delete the folder ${dataDir} to begin anew`)
+}

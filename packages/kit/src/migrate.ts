@@ -1,0 +1,19 @@
+import { type Kysely, type Migration, Migrator } from 'kysely'
+import { messageOf, StartupError } from './errors.ts'
+import type { Log } from './log.ts'
+
+/**
+ * Brings the service's own schema up to date. Kysely's migrator takes a transaction-level advisory lock, so of two
+ * replicas starting together one migrates and the other finds nothing left to do; a failing migration rolls back.
+ */
+export async function migrateToLatest<DB>(db: Kysely<DB>, migrations: Record<string, Migration>, log: Log) {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
+  const { error, results } = await migrator.migrateToLatest()
+  for (const result of results ?? []) {
+    if (result.status === 'Success') log.info({ migration: result.migrationName }, 'migrated')
+  }
+  if (error) {
+    const failed = results?.find((result) => result.status === 'Error')?.migrationName
+    throw new StartupError(`migration ${failed ?? ''} failed: ${messageOf(error)}`, { cause: error })
+  }
+}

@@ -1,0 +1,116 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import {
+  type Address,
+  createPublicClient,
+  createWalletClient,
+  type Hash,
+  http,
+  type HttpTransport,
+  type PrivateKeyAccount,
+  type PublicClient,
+  stringToHex,
+  type WalletClient,
+} from 'viem'
+import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts'
+import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi, hubAbi } from '../src/deployment.ts'
+import { askNode } from '../src/node.ts'
+
+export type Chain = Awaited<ReturnType<typeof startChain>>
+export type Wallet = WalletClient<HttpTransport, undefined, PrivateKeyAccount>
+
+/** A chain of its own for one test file. */
+export async function startChain() {
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  const platform = `${process.platform}-${process.arch === 'x64' ? 'amd64' : process.arch}`
+  const manifest = createRequire(import.meta.url).resolve(`@foundry-rs/anvil-${platform}/package.json`)
+  const anvil = spawn(
+    join(dirname(manifest), 'bin', 'anvil'),
+    ['--port', `${port}`, '--chain-id', '100', '--base-fee', '0', '--gas-price', '0', '--silent'],
+    { stdio: 'ignore' },
+  )
+  const exited = once(anvil, 'exit')
+  const ask = <T>(method: string, ...params: unknown[]) => askNode<T>(url, method, params)
+  await eventually(async () => (await ask('eth_chainId').catch(() => undefined)) === '0x64')
+
+  const client: PublicClient = createPublicClient({ transport: http(url), pollingInterval: 20, cacheTime: 0 })
+  return {
+    url,
+    ask,
+    client,
+    newWallet: () => newWallet(url),
+    head: async () => Number(await ask<string>('eth_blockNumber')),
+    mined: (hash: Hash) => client.waitForTransactionReceipt({ hash }),
+    async openGateway(owner: Wallet): Promise<Address> {
+      const factory = { address: devContracts.gatewayFactory, abi: gatewayFactoryAbi } as const
+      await owner.writeContract({ ...factory, functionName: 'createGateway', ...free })
+      return client.readContract({ ...factory, functionName: 'gatewayOf', args: [owner.account.address] })
+    },
+    async stop() {
+      anvil.kill('SIGKILL')
+      await exited
+    },
+  }
+}
+
+/** Fresh wallets own nothing, and viem would offer a tip the node does not ask for. */
+export const free = { chain: null, gasPrice: 0n } as const
+
+function newWallet(url: string): Wallet {
+  return createWalletClient({ account: privateKeyToAccount(generatePrivateKey()), transport: http(url) })
+}
+
+export function faucet(wallet: Wallet, amount: bigint) {
+  return wallet.writeContract({
+    address: devContracts.hub,
+    abi: hubAbi,
+    functionName: 'faucet',
+    args: [devCurrencyAvatar, amount],
+    ...free,
+  })
+}
+
+export function trust(owner: Wallet, gateway: Address, expiry: bigint) {
+  return owner.writeContract({
+    address: gateway,
+    abi: gatewayAbi,
+    functionName: 'setTrust',
+    args: [devCurrencyAvatar, expiry],
+    ...free,
+  })
+}
+
+export function pay(wallet: Wallet, gateway: Address, amount: bigint, reference: string, nonce?: number) {
+  return wallet.writeContract({
+    address: devContracts.hub,
+    abi: hubAbi,
+    functionName: 'safeTransferFrom',
+    args: [wallet.account.address, gateway, BigInt(devCurrencyAvatar), amount, stringToHex(reference)],
+    // With a gas limit the node need not try the transaction first, on a state where an earlier one is not mined.
+    ...(nonce === undefined ? {} : { nonce, gas: 300_000n }),
+    ...free,
+  })
+}
+
+export async function eventually(holds: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error('not within 10 s')
+    await delay(20)
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
