@@ -24,5 +24,6 @@ main().catch((error: Error) => {
   // Only messages: the error of a statement carries the statement, and that holds a password.
   const problems = error instanceof ConfigError ? error.problems : [error.message || codeOf(error)]
   for (const problem of problems) console.error(`[provision-dbs] ERROR: ${problem}`)
-  process.exitCode = 1
+  // At once: the driver may still be dialling.
+  process.exit(1)
 })

@@ -22,9 +22,10 @@ const INSUFFICIENT_PRIVILEGE = '42501'
 export const codeOf = (error: unknown) => (error as { code?: string }).code ?? ''
 const textOf = (error: unknown) => (error as Error).message || codeOf(error)
 
-function connect(server: Server, database: string, log: Log, timeoutSeconds = 10): Sql {
+/** A connection that has answered once. */
+async function connect(server: Server, database: string, log: Log, timeoutSeconds = 10): Promise<Sql> {
   const { host, port, user, password } = server
-  return postgres({
+  const sql = postgres({
     host,
     port,
     user,
@@ -36,6 +37,22 @@ function connect(server: Server, database: string, log: Log, timeoutSeconds = 10
     // A REVOKE that has no effect is only a warning.
     onnotice: ({ severity, message }) => severity === 'WARNING' && log(`server: ${message}`),
   })
+  const timer = new AbortController()
+  try {
+    // Something that accepts and hangs up, such as Docker's proxy before Postgres is there, would be redialled for ever.
+    await Promise.race([sql`select 1`, noAnswer(timeoutSeconds, timer.signal)])
+    return sql
+  } catch (error) {
+    await sql.end({ timeout: 0 })
+    throw error
+  } finally {
+    timer.abort()
+  }
+}
+
+async function noAnswer(seconds: number, signal: AbortSignal): Promise<never> {
+  await delay(seconds * 1_000, undefined, { signal })
+  throw Object.assign(new Error('what listens there does not answer as Postgres'), { code: 'CONNECT_TIMEOUT' })
 }
 
 /** A connection to the server, as soon as it takes one. A refusal that waiting does not cure is thrown at once. */
@@ -45,12 +62,9 @@ export async function connectWhenReady(server: Server, waitSeconds: number, log:
   const elapsed = () => Math.round((Date.now() - start) / 1000)
   let nextLine = 0
   for (;;) {
-    const sql = connect(server, 'postgres', log, Math.max(1, Math.min(5, waitSeconds - elapsed())))
     try {
-      await sql`select 1`
-      return sql
+      return await connect(server, 'postgres', log, Math.max(1, Math.min(5, waitSeconds - elapsed())))
     } catch (error) {
-      await sql.end({ timeout: 0 })
       if (codeOf(error) === WRONG_PASSWORD)
         throw new ProvisioningError(
           `${address} refuses user '${server.user}': ${textOf(error)} (check POSTGRES_USER and POSTGRES_PASSWORD)`,
@@ -145,7 +159,7 @@ async function ensureDatabaseGrants(admin: Sql, { database, user }: ServiceDatab
 }
 
 async function ensureSchemaGrants(server: Server, { database, user }: ServiceDatabase, log: Log): Promise<Outcome> {
-  const sql = connect(server, database, log)
+  const sql = await connect(server, database, log)
   try {
     const [found] = await sql<{ open_to_public: boolean; granted: boolean }[]>`
       select coalesce(bool_or(acl.grantee = 0), false) as open_to_public,
@@ -175,15 +189,13 @@ async function ensurePassword(admin: Sql, server: Server, wanted: ServiceDatabas
 }
 
 async function canLogIn(server: Server, { user, password, database }: ServiceDatabase, log: Log): Promise<boolean> {
-  const sql = connect({ ...server, user, password }, database, log)
   try {
-    await sql`select 1`
+    const sql = await connect({ ...server, user, password }, database, log)
+    await sql.end({ timeout: 5 })
     return true
   } catch (error) {
     if (codeOf(error) === WRONG_PASSWORD) return false
     throw error
-  } finally {
-    await sql.end({ timeout: 5 })
   }
 }
 

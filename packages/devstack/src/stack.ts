@@ -80,13 +80,13 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       await initDb(options, secrets, postgres)
       return postgres
     })()
-    const chain = options.chain ?? startDevChain(options, undo)
+    const chain = options.chain ? { ...options.chain, env: {} } : startDevChain(options, undo)
     // Both are waited for even when one fails: what the other started must be known to be stopped.
     const [postgresResult, chainResult] = await Promise.allSettled([database, chain])
     if (postgresResult.status === 'rejected') throw postgresResult.reason
     if (chainResult.status === 'rejected') throw chainResult.reason
     const postgres = postgresResult.value
-    const { rpc, circlesRpc } = chainResult.value
+    const { rpc, circlesRpc, env: chainEnv } = chainResult.value
 
     const connection = (user: string, password: string, name: string) =>
       `postgres://${user}:${encodeURIComponent(password)}@${postgres.host}:${postgres.port}/${name}`
@@ -132,6 +132,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         MARKET_CODE_DISPENSER_ORIGIN: codeDispenserUrl,
         RPC: rpc,
         CIRCLES_RPC: circlesRpc,
+        ...chainEnv,
         ...(options.ipfsRpcUrl ? { IPFS_RPC_URL: options.ipfsRpcUrl } : { IPFS_STORE_DIR: ipfsStoreDir }),
       }),
     ])
@@ -233,5 +234,6 @@ async function startDevChain(options: StackOptions, undo: (() => Promise<unknown
   })
   undo.push(() => facade.stop())
   onProgress?.(`dev chain is ready on ${url}`)
-  return { rpc: url, circlesRpc: url }
+  const { contracts } = (await (await fetch(url)).json()) as { contracts: { nameRegistry: string } }
+  return { rpc: url, circlesRpc: url, env: { NAME_REGISTRY_ADDRESS: contracts.nameRegistry } }
 }

@@ -31,7 +31,8 @@ it('passes everything but circles_query to the node', async () => {
     body: { jsonrpc: '2.0', id: 7, result: '0x3' },
   })
   expect(await post(call(8, 'eth_nonsense'))).toMatchObject({ body: { id: 8, error: { code: -32601 } } })
-  expect(await post('{')).toMatchObject({ body: { error: { code: -32700 } } })
+  expect(await post('{')).toEqual(await post('{', chain.url))
+  expect(await post(7)).toEqual(await post(7, chain.url))
 })
 
 it('answers circles_query itself', async () => {

@@ -55,7 +55,12 @@ async function describeChain(nodeUrl: string) {
     askNode<string>(nodeUrl, 'eth_chainId'),
     askNode<string>(nodeUrl, 'eth_blockNumber'),
   ])
-  return { chainId: Number(chainId), head: Number(head), contracts: devContracts, currencyAvatar: devCurrencyAvatar }
+  return {
+    chainId: Number(chainId),
+    head: Number(head),
+    contracts: devContracts,
+    currencyAvatar: devCurrencyAvatar,
+  }
 }
 
 async function answerRpc(nodeUrl: string, request: IncomingMessage): Promise<Reply> {
@@ -63,25 +68,22 @@ async function answerRpc(nodeUrl: string, request: IncomingMessage): Promise<Rep
   if (!body) return failure(null, new RpcError(-32600, 'the body is larger than 1 MiB'), 413)
 
   const call = parse(body)
-  if (Array.isArray(call) && call.some(isCirclesQuery)) return answerBatch(nodeUrl, call)
-  if (!isCirclesQuery(call)) return forwardToNode(nodeUrl, body).catch((error: unknown) => failure(idOf(call), error))
-  return answerQuery(nodeUrl, call)
+  return Array.isArray(call) && call.some(isCirclesQuery)
+    ? answerBatch(nodeUrl, call)
+    : answerCall(nodeUrl, call, body)
 }
 
 /** One after the other, because a batch may hold transactions whose order matters. */
 async function answerBatch(nodeUrl: string, calls: unknown[]): Promise<Reply> {
-  const answers: string[] = []
-  for (const call of calls) {
-    const { body } = isCirclesQuery(call)
-      ? await answerQuery(nodeUrl, call)
-      : await forwardToNode(nodeUrl, JSON.stringify(call))
-    if (body) answers.push(body)
-  }
-  return { status: 200, body: `[${answers.join(',')}]` }
+  const replies: Reply[] = []
+  for (const call of calls) replies.push(await answerCall(nodeUrl, call, JSON.stringify(call)))
+  const answers = replies.map(({ body }) => body).filter(Boolean) // a notification has none
+  return { status: Math.max(...replies.map(({ status }) => status)), body: `[${answers.join(',')}]` }
 }
 
-async function answerQuery(nodeUrl: string, call: CirclesQuery): Promise<Reply> {
+async function answerCall(nodeUrl: string, call: unknown, body: string | Buffer<ArrayBuffer>): Promise<Reply> {
   try {
+    if (!isCirclesQuery(call)) return await forwardToNode(nodeUrl, body)
     const [query] = Array.isArray(call.params) ? (call.params as unknown[]) : []
     return json(200, { jsonrpc: '2.0', id: idOf(call), result: await circlesQuery(nodeUrl, query) })
   } catch (error) {

@@ -31,7 +31,7 @@ async function refusal(env: Record<string, string>): Promise<string | undefined>
   return lines()[0]?.msg
 }
 
-it('deploys, says it is ready and stops within a second', async () => {
+it.concurrent('deploys, says it is ready and stops within a second', async () => {
   const port = await freePort()
   const { child, ended, lines } = start({ NODE_URL: chain.url, PORT: `${port}` })
   await eventually(async () => lines().length > 0)
@@ -44,7 +44,7 @@ it('deploys, says it is ready and stops within a second', async () => {
   expect(Date.now() - asked).toBeLessThan(1000)
 })
 
-it('says in one line why it cannot start', async () => {
+it.concurrent('says in one line why it cannot start', async () => {
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   const { port } = taken.address() as AddressInfo

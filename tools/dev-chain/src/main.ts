@@ -49,7 +49,9 @@ function readConfig(env: NodeJS.ProcessEnv) {
     const text = env[name]
     if (text === undefined || text === '') return otherwise
     const value = Number(text)
-    if (!/^\d+$/.test(text) || value < 1 || value > most) throw new Error(`${name} must be 1 to ${most}, not ${text}`)
+    if (!/^\d+$/.test(text) || value < 1 || value > most) {
+      throw new Error(`${name} must be 1 to ${most}, not ${text}`)
+    }
     return value
   }
 }

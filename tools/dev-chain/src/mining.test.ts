@@ -52,7 +52,8 @@ it('buries a transaction that a reorg brought up to the surface again', async ()
   await eventually(async () => (await chain.head()) === block + 6)
   const wallet = chain.newWallet()
   const { address } = wallet.account
-  const moved = await wallet.signTransaction({ to: address, gas: 21_000n, nonce: 0, chainId: 100, ...free, type: 'legacy' })
+  const transfer = { to: address, gas: 21_000n, nonce: 0, chainId: 100, type: 'legacy' } as const
+  const moved = await wallet.signTransaction({ ...transfer, ...free })
   await chain.ask('anvil_reorg', 2, [[moved, 1]])
   await eventually(async () => (await chain.head()) === block + 12)
   await expectRest(block + 12)

@@ -41,7 +41,8 @@ export function startMiner({ nodeUrl, blockMs = 100, depth = 14, onTrouble }: Mi
     // The first look, several blocks at once, or a reorg: nothing known about what is underneath.
     const number = Number(block.number)
     for (let buried = 1; buried < depth && buried <= number; buried++) {
-      const count = await ask<string>('eth_getBlockTransactionCountByNumber', [`0x${(number - buried).toString(16)}`])
+      const below = `0x${(number - buried).toString(16)}`
+      const count = await ask<string>('eth_getBlockTransactionCountByNumber', [below])
       if (Number(count) > 0) return buried
     }
     return depth

@@ -15,17 +15,28 @@ import {
   type PrivateKeyAccount,
   type PublicClient,
   stringToHex,
+  type TransactionReceipt,
   type WalletClient,
 } from 'viem'
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts'
 import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi, hubAbi } from '../src/deployment.ts'
 import { askNode } from '../src/node.ts'
 
-export type Chain = Awaited<ReturnType<typeof startChain>>
+export interface Chain {
+  url: string
+  client: PublicClient
+  ask<T>(method: string, ...params: unknown[]): Promise<T>
+  newWallet(): Wallet
+  head(): Promise<number>
+  mined(hash: Hash): Promise<TransactionReceipt>
+  openGateway(owner: Wallet): Promise<Address>
+  stop(): Promise<void>
+}
+
 export type Wallet = WalletClient<HttpTransport, undefined, PrivateKeyAccount>
 
 /** A chain of its own for one test file. */
-export async function startChain() {
+export async function startChain(): Promise<Chain> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
   const platform = `${process.platform}-${process.arch === 'x64' ? 'amd64' : process.arch}`
