@@ -27,6 +27,8 @@ it('keeps the chain over a stop and a start', async () => {
   const first = await startAnvil({ port: await freePort(), statePath })
   const [from] = (await call(first, 'eth_accounts')) as string[]
   const hash = await call(first, 'eth_sendTransaction', { from, to, value: '0x2a' })
+  // A transaction that is not in a block yet is not part of the state.
+  await expect.poll(() => call(first, 'eth_getTransactionReceipt', hash)).toMatchObject({ status: '0x1' })
   await first.stop()
   expect(await first.exited).toEqual({ code: 0, signal: null })
 

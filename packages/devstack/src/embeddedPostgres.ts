@@ -238,12 +238,15 @@ async function assertVersion(dataDir: string, major: string): Promise<void> {
  */
 async function settlePidFile(dataDir: string): Promise<void> {
   const path = join(dataDir, 'postmaster.pid')
-  const pid = Number.parseInt(await readFile(path, 'utf8').catch(() => ''), 10)
-  if (!Number.isInteger(pid) || pid <= 0) return
-  if (!(await isPostgresOn(pid, dataDir))) return rm(path, { force: true })
-  const deadline = Date.now() + 10_000
-  while (lookUpProcess(pid).alive) {
-    if (Date.now() > deadline)
+  const start = Date.now()
+  for (;;) {
+    const text = await readFile(path, 'utf8').catch(() => '')
+    const pid = Number.parseInt(text, 10)
+    if (!(pid > 0)) return
+    if (!(await isPostgresOn(pid, dataDir))) return rm(path, { force: true })
+    // Its last line tells one that was asked to stop from one that goes on working for somebody.
+    const patienceMs = /^stopping/m.test(text) ? 30_000 : 2_000
+    if (Date.now() - start > patienceMs)
       throw new DevstackError(`Postgres is already running on ${dataDir} (pid ${pid}); stop it with: kill -INT ${pid}`)
     await delay(50)
   }
