@@ -69,8 +69,8 @@ it('lists everything that is wrong at once', () => {
     `DB_MARKET_API_USER must not be 'postgres', the superuser (POSTGRES_USER)`,
     'DB_CODEDISP_PASSWORD still holds the placeholder of a template; set a real value',
     'DB_CODEDISP is longer than 63 bytes',
-    `DB_ODOO must not be 'template1', a database of the server itself`,
     'DB_ODOO_USER is longer than 63 bytes',
+    `DB_ODOO must not be 'template1', a database of the server itself`,
     `market and odoo must not share the database 'template1'`,
   ])
 })

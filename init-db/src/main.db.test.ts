@@ -37,6 +37,8 @@ interface Run {
   err: string[]
 }
 
+const lines = (text: string) => text.split('\n').filter((line) => line !== '')
+
 /** Runs init-db as compose does, with nothing in its environment but this. */
 function initDb(environment: NodeJS.ProcessEnv): Promise<Run> {
   const env = {
@@ -47,7 +49,6 @@ function initDb(environment: NodeJS.ProcessEnv): Promise<Run> {
   }
   return new Promise((resolve) => {
     const child = execFile(process.execPath, [MAIN], { env }, (_, stdout, stderr) => {
-      const lines = (text: string) => text.split('\n').filter((line) => line !== '')
       resolve({ code: child.exitCode ?? -1, out: lines(stdout), err: lines(stderr) })
     })
   })

@@ -43,8 +43,8 @@ export const Config = z.object({
   PAGE_SIZE: env.int(1, 1000, 500),
   CONFIRM_CONFIRMATIONS: env.int(0, 10_000, 3),
   FINALIZE_CONFIRMATIONS: env.int(0, 10_000, 12),
-  /** Seconds a poller may be silent before another replica takes over. */
-  PAYMENTS_LEASE_SECONDS: env.int(2, 3600, 30),
+  /** Seconds a replica that polls or indexes may be silent before another takes over. */
+  LEASE_SECONDS: env.int(2, 3600, 30),
   /** How long an order waits for its payment. */
   PAYMENT_WINDOW_MINUTES: env.int(1, 100_000, 30),
 

@@ -1,31 +1,8 @@
 import { normalizeAddress } from '@market/contracts/address'
+import { ContactPoint, type OfferSnapshot, Person, PostalAddress } from '@market/contracts/orderDocuments'
 import * as z from 'zod'
 
 /** What a buyer puts together, as stored and as sent (market-api.md 4.1). */
-
-const text = (max: number) =>
-  z
-    .string()
-    .max(max)
-    .nullish()
-    .transform((value) => value ?? null)
-
-/** `@type` is ours to say, whatever the client sent. */
-const typed = <T extends z.ZodRawShape>(type: string, shape: T) =>
-  z.object(shape).transform((members) => ({ '@type': type, ...members }))
-
-const Person = typed('Person', { givenName: text(200), familyName: text(200), birthDate: text(10) })
-const PostalAddress = typed('PostalAddress', {
-  streetAddress: text(500),
-  addressLocality: text(200),
-  postalCode: text(32),
-  addressCountry: text(200),
-})
-const ContactPoint = typed('ContactPoint', { email: text(254), telephone: text(32) })
-
-export type Person = z.infer<typeof Person>
-export type PostalAddress = z.infer<typeof PostalAddress>
-export type ContactPoint = z.infer<typeof ContactPoint>
 
 export const MAX_ITEMS = 500
 const MAX_QUANTITY = 1_000_000
@@ -59,19 +36,6 @@ export const BasketPatch = z.object({
     .nullish(),
 })
 export type BasketPatch = z.infer<typeof BasketPatch>
-
-export type OfferSnapshot = {
-  '@type': 'Offer'
-  price: number
-  priceCurrency: string
-  seller: { '@type': 'Organization'; '@id': string }
-  availableDeliveryMethod: string[] | null
-  requiredSlots: string[] | null
-  fulfillmentEndpoint: null
-  fulfillmentTrigger: string | null
-  isOneOff: boolean
-  potentialAction: object
-}
 
 export type BasketItem = {
   '@type': 'OrderItem'

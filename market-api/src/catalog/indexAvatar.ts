@@ -6,14 +6,12 @@ import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import { type ReadNamespace, readNamespaces } from './readNamespaces.ts'
 
-const LEASE_SECONDS = 30
-
 /**
  * One round of the catalog index: asks the name registry which profile each known seller has, and reads again those that
  * changed or that could not be read whole. One replica does it at a time.
  */
 export async function followAvatars(ctx: MarketContext): Promise<void> {
-  const lease = await acquireLease(ctx.db, 'catalog', ctx.instance, LEASE_SECONDS)
+  const lease = await acquireLease(ctx.db, 'catalog', ctx.instance, ctx.config.LEASE_SECONDS)
   if (!lease) return
   const chainId = ctx.config.CHAIN_ID
   await sql`

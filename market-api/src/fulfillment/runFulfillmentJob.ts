@@ -9,8 +9,12 @@ import { type JobOutcome, outcomeOf } from './outcome.ts'
 
 type Job = Selectable<MarketDatabase['fulfillment_jobs']>
 
-/** Longer than the call may take, so that a job is never in two hands (fulfilment.md 14). */
-const LOCK_MARGIN_MS = 15_000
+/**
+ * A worker's hold on its job, renewed while the adapter works, so that a dead worker's job waits seconds and not for the
+ * longest call. Two workers on one job, should one be that slow, do no harm: the idempotency key is the same.
+ */
+const LOCK_SECONDS = 6
+const RENEW_MS = 2000
 
 /**
  * Claims one due job, asks its adapter to deliver, and commits the outcome with what the buyer may see. False when none is due.
@@ -21,8 +25,7 @@ export async function runFulfillmentJob(ctx: MarketContext): Promise<boolean> {
   if (!job) return false
   ctx.failpoint('fulfillment.claimed')
   const url = await fulfillmentUrl(ctx, job)
-  const call: FulfillmentCall | undefined =
-    url === undefined ? undefined : await ctx.adapters.fulfill(url, job.idempotency_key, await requestBody(ctx, job))
+  const call = url === undefined ? undefined : await callAdapter(ctx, job, url)
   ctx.failpoint('fulfillment.answered')
   const outcome: JobOutcome = call
     ? outcomeOf(call, job.attempts, 0.8 + Math.random() * 0.4)
@@ -41,16 +44,15 @@ export async function runFulfillmentJob(ctx: MarketContext): Promise<boolean> {
 }
 
 async function claimJob(ctx: MarketContext): Promise<Job | undefined> {
-  const lockMs = ctx.config.OUTBOUND_FULFILLMENT_TIMEOUT_MS + LOCK_MARGIN_MS
   return ctx.db
     .updateTable('fulfillment_jobs')
     .set({
       status: 'running',
       attempts: sql`attempts + 1`,
       locked_by: ctx.instance,
-      locked_until: sql`now() + make_interval(secs => ${lockMs / 1000})`,
+      locked_until: inSeconds(LOCK_SECONDS),
       // The moment another worker may take it over: a lost worker's job is due again by itself.
-      next_attempt_at: sql`now() + make_interval(secs => ${lockMs / 1000})`,
+      next_attempt_at: inSeconds(LOCK_SECONDS),
       updated_at: sql`now()`,
     })
     .where('job_id', '=', (is) =>
@@ -65,6 +67,27 @@ async function claimJob(ctx: MarketContext): Promise<Job | undefined> {
     )
     .returningAll()
     .executeTakeFirst()
+}
+
+const inSeconds = (seconds: number) => sql<Date>`now() + make_interval(secs => ${seconds})`
+
+async function callAdapter(ctx: MarketContext, job: Job, url: string): Promise<FulfillmentCall> {
+  const body = await requestBody(ctx, job)
+  const renewing = setInterval(() => {
+    ctx.db
+      .updateTable('fulfillment_jobs')
+      .set({ locked_until: inSeconds(LOCK_SECONDS), next_attempt_at: inSeconds(LOCK_SECONDS) })
+      .where('job_id', '=', job.job_id)
+      .where('status', '=', 'running')
+      .where('attempts', '=', job.attempts)
+      .execute()
+      .catch((error) => ctx.log.warn({ jobId: job.job_id, err: error }, 'hold on the job not renewed'))
+  }, RENEW_MS)
+  try {
+    return await ctx.adapters.fulfill(url, job.idempotency_key, body)
+  } finally {
+    clearInterval(renewing)
+  }
 }
 
 /** Routes are looked up again at execution; the offer type stays what it was when the job was made. */
@@ -128,7 +151,7 @@ async function storeOutcome(
       .set({
         status,
         reason,
-        next_attempt_at: retryInMs === undefined ? null : sql`now() + make_interval(secs => ${retryInMs / 1000})`,
+        next_attempt_at: retryInMs === undefined ? null : inSeconds(retryInMs / 1000),
         locked_by: null,
         locked_until: null,
         last_http_status: call?.httpStatus ?? null,

@@ -1,5 +1,5 @@
 import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
-import type { ContactPoint, OfferSnapshot, PostalAddress } from '../baskets/basket.ts'
+import type { ContactPoint, OfferSnapshot, PostalAddress } from '@market/contracts/orderDocuments'
 import type { OrderStatus } from '@market/contracts/statuses'
 
 /** What checkout fixed, stored once and never changed (market-api.md 5.2). `acceptedOffer[i]` prices `orderedItem[i]`. */

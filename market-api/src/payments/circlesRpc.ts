@@ -177,12 +177,9 @@ export function parseAmount(value: unknown): bigint | null {
 /** The payer's text: hex or base64 of UTF-8 (payments.md 3). */
 export function referenceOf(data: unknown): string | undefined {
   if (typeof data !== 'string') return undefined
-  const bytes = /^0x([0-9a-fA-F]{2})*$/.test(data)
-    ? Buffer.from(data.slice(2), 'hex')
-    : /^[A-Za-z0-9+/]+={0,2}$/.test(data)
-      ? Buffer.from(data, 'base64')
-      : undefined
-  if (!bytes) return undefined
+  const hex = /^0x/i.test(data)
+  if (hex ? !/^0x([0-9a-f]{2})*$/i.test(data) : !/^[A-Za-z0-9+/]+={0,2}$/.test(data)) return undefined
+  const bytes = hex ? Buffer.from(data.slice(2), 'hex') : Buffer.from(data, 'base64')
   try {
     return normalizePaymentReference(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch {

@@ -13,7 +13,7 @@ const PAGES_A_ROUND = 20
  * Throws the first failure after all steps had their turn. True when transfers are left to read.
  */
 export async function pollPayments(ctx: MarketContext): Promise<boolean> {
-  const lease = await acquireLease(ctx.db, 'payments', ctx.instance, ctx.config.PAYMENTS_LEASE_SECONDS)
+  const lease = await acquireLease(ctx.db, 'payments', ctx.instance, ctx.config.LEASE_SECONDS)
   if (!lease) return false
   const failures: unknown[] = []
   let more = false

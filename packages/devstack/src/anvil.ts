@@ -1,7 +1,6 @@
 import { constants } from 'node:fs'
-import { access, chmod, copyFile, mkdir, mkdtemp } from 'node:fs/promises'
+import { access, chmod, mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { causeOf, DevstackError } from './errors.ts'
@@ -137,10 +136,7 @@ async function executable(program: string): Promise<string> {
   if (await isExecutable(program)) return program
   await chmod(program, 0o755).catch(() => {})
   if (await isExecutable(program)) return program
-  const copy = join(await mkdtemp(join(tmpdir(), 'circles-market-anvil-')), 'anvil')
-  await copyFile(program, copy)
-  await chmod(copy, 0o755)
-  return copy
+  throw new DevstackError(`${program} is not executable; allow it with: chmod +x ${program}`)
 }
 
 const isExecutable = (path: string) =>

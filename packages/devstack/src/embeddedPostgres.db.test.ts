@@ -116,16 +116,16 @@ it.runIf(isRoot && process.platform === 'linux')('runs below a folder that nobod
   await again.stop()
 })
 
-describe('says in one line what is wrong', () => {
-  const refusal = async (starting: Promise<EmbeddedPostgres>) => {
-    const error = await starting.then(
-      async (server) => server.stop(),
-      (reason: Error) => reason,
-    )
-    expect(error).toMatchObject({ name: 'DevstackError', message: expect.not.stringContaining('\n') })
-    return (error as Error).message
-  }
+const refusal = async (starting: Promise<EmbeddedPostgres>) => {
+  const error = await starting.then(
+    async (server) => server.stop(),
+    (reason: Error) => reason,
+  )
+  expect(error).toMatchObject({ name: 'DevstackError', message: expect.not.stringContaining('\n') })
+  return (error as Error).message
+}
 
+describe('says in one line what is wrong', () => {
   it('port in use', async () => {
     const port = await freePort()
     const server = createServer().listen(port, '127.0.0.1')

@@ -50,6 +50,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const dataDir = resolve(options.dataDir)
   if (password === '' || /[\r\n\0]/.test(password))
     throw new DevstackError('the Postgres superuser needs a password of one line; set POSTGRES_PASSWORD')
+  await assertOwner(dataDir)
   const state = await inspect(dataDir)
   const runAs = await chooseUser(dataDir, state)
   const binaries = await findPostgresBinaries(runAs)
@@ -103,7 +104,7 @@ async function startServer(
     if (log.has('Address already in use')) await assertPortFree(port, 'postgres', portVariable)
     throw new DevstackError(
       `Postgres does not start on data folder ${dataDir}: ${log.verdict() || endedBy(outcome)}; ` +
-        'restore the folder from a copy, or delete it to start with empty databases',
+        'restore the folder from a copy, delete it to start with empty databases, or set POSTGRES_HOST to your own server',
     )
   }
   return {
@@ -155,24 +156,31 @@ async function inspect(dataDir: string): Promise<'empty' | 'complete'> {
   return 'complete'
 }
 
-/** Postgres wants to own its data folder. A folder that an ordinary user made stays theirs when root starts it. */
+/** Postgres wants to own its data folder, and only root may start one for somebody else. */
+async function assertOwner(dataDir: string): Promise<void> {
+  const ourselves = process.getuid?.()
+  const owner = await stat(dataDir).catch(() => undefined)
+  if (owner && ourselves !== 0 && owner.uid !== ourselves)
+    throw new DevstackError(
+      `data folder ${dataDir} belongs to user ${owner.uid} (an earlier start as root?); ` +
+        'start as that user or as root, or choose another data folder',
+    )
+}
+
+/** A folder that an ordinary user made stays theirs when root starts it. */
 async function chooseUser(dataDir: string, state: 'empty' | 'complete'): Promise<RunAs> {
   const nobody = unprivilegedUser()
   if (state === 'empty') return nobody
-  const owner = await stat(dataDir)
   try {
-    if (nobody && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid }
-    if (nobody) await promisify(execFile)('chown', ['-R', `${nobody.uid}:${nobody.gid}`, dataDir])
-    else if (owner.uid !== process.getuid?.())
-      throw new DevstackError(
-        `data folder ${dataDir} belongs to user ${owner.uid} (an earlier start as root?); ` +
-          'start as that user or root, or choose another data folder',
-      )
     // Postgres refuses a folder that others may enter.
-    else await chmod(dataDir, 0o700)
+    await chmod(dataDir, 0o700)
+    if (!nobody) return undefined
+    const { uid, gid } = await stat(dataDir)
+    if (uid !== 0) return { uid, gid }
+    await promisify(execFile)('chown', ['-R', `${nobody.uid}:${nobody.gid}`, dataDir])
     return nobody
   } catch (error) {
-    throw error instanceof DevstackError ? error : notWritable(dataDir, error)
+    throw notWritable(dataDir, error)
   }
 }
 
@@ -214,7 +222,10 @@ async function initialise(dataDir: string, { folder }: PostgresBinaries, passwor
     })
     const exit = await child.exited
     if (exit.code !== 0)
-      throw new DevstackError(`cannot make the Postgres data folder ${dataDir}: ${log.verdict() || endedBy(exit)}`)
+      throw new DevstackError(
+        `cannot make the Postgres data folder ${dataDir}: ${log.verdict() || endedBy(exit)}; ` +
+          'put that right, or set POSTGRES_HOST to a PostgreSQL server of your own',
+      )
     await rename(draftData, dataDir).catch((error) => {
       throw notWritable(dataDir, error)
     })
@@ -284,7 +295,7 @@ const notWritable = (dataDir: string, error: unknown) =>
 /** 126 and 127: the shell could not run it, as on Alpine, whose C library is not the one the package was built for. */
 const endedBy = ({ code, signal }: Exit) =>
   code === 126 || code === 127
-    ? 'its program does not run on this system; set POSTGRES_HOST to a PostgreSQL server of your own'
+    ? 'the program does not run on this system (Alpine?)'
     : `it ended with ${signal ?? `code ${code}`}`
 
 /** Remembers the last lines of a log, to quote the one that says why. */

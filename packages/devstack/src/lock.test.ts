@@ -61,4 +61,5 @@ it('says that the folder is not writable', async () => {
   if (process.getuid?.() === 0) return
   await chmod(dir, 0o500)
   await expect(lockDataDir(dir)).rejects.toThrow('is not writable (EACCES)')
+  await chmod(dir, 0o700)
 })

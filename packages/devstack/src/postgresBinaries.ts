@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { promisify } from 'node:util'
-import { DevstackError } from './errors.ts'
+import { causeOf, DevstackError } from './errors.ts'
 import { canReach, type RunAs } from './unprivileged.ts'
 
 const PLATFORMS = ['darwin-arm64', 'darwin-x64', 'linux-arm64', 'linux-x64']
@@ -67,7 +67,8 @@ async function linkLibraries(native: string): Promise<void> {
     await readFile(join(native, 'pg-symlinks.json'), 'utf8').catch(() => '[]'),
   )
   for (const { source, target } of links) {
-    const link = join(native, '..', target)
+    // The paths begin with native/, which a copy need not be called.
+    const link = join(native, relative('native', target))
     if (await exists(link)) continue
     await symlink(relative(dirname(target), source), link).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error
@@ -78,26 +79,27 @@ async function linkLibraries(native: string): Promise<void> {
 async function copyOf(native: string, version: string, runAs: RunAs): Promise<string> {
   const name = `postgres-${version}-${process.platform}-${process.arch}`
   const home = process.env.XDG_CACHE_HOME || (process.env.HOME && join(process.env.HOME, '.cache'))
-  const caches = [
-    ...(runAs ? ['/var/cache/circles-market'] : home ? [join(home, 'circles-market')] : []),
-    join(tmpdir(), `circles-market-${process.getuid?.()}`),
-    `/tmp/circles-market-${process.getuid?.()}`,
-  ]
+  const temporary = [...new Set([tmpdir(), '/tmp'])].map((folder) => join(folder, `circles-market-${process.getuid?.()}`))
+  const caches = [...(runAs ? ['/var/cache/circles-market'] : home ? [join(home, 'circles-market')] : []), ...temporary]
+  let cause = 'they are closed to the user who would run them'
   for (const cache of caches) {
     try {
       await mkdir(cache, { recursive: true })
       const { uid, mode } = await stat(cache)
       // A folder under /tmp may have been put there by somebody else, to have us run their program.
-      if (uid !== process.getuid?.() || (mode & 0o022) !== 0 || !(await canReach(cache, runAs))) continue
+      if (uid !== process.getuid?.() || (mode & 0o022) !== 0) continue
+      await chmod(cache, 0o755)
+      if (!(await canReach(cache, runAs))) continue
       const folder = join(cache, name)
       if (!(await isUsable(folder, runAs))) await copyInto(folder, native)
       if (await isUsable(folder, runAs)) return folder
-    } catch {
+    } catch (error) {
       // Not writable: the next one may be.
+      cause = causeOf(error)
     }
   }
   throw new DevstackError(
-    `the Postgres programs in ${native} cannot be run from there and no copy could be made in ${caches.join(' or ')}; ` +
+    `the Postgres programs in ${native} cannot be run from there, nor copied to ${caches.join(' or ')} (${cause}); ` +
       'make one of these writable, or set POSTGRES_HOST to a PostgreSQL server of your own',
   )
 }

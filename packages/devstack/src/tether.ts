@@ -1,4 +1,4 @@
-import { spawn, type SpawnOptions } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { createInterface } from 'node:readline'
 import type { Duplex, Readable } from 'node:stream'
@@ -70,14 +70,27 @@ exit "$code"
 export async function spawnTethered(options: TetherOptions): Promise<Child> {
   const { command, args, stopSignal, onLine } = options
   const output = onLine ? 'pipe' : 'ignore'
-  const shell = startShell(command, ['-c', TETHER, 'tether', stopSignal.replace(/^SIG/, ''), command, ...args], {
-    ...(options.env && { env: options.env }),
-    ...(options.cwd !== undefined && { cwd: options.cwd }),
-    ...(options.uid !== undefined && { uid: options.uid }),
-    ...(options.gid !== undefined && { gid: options.gid }),
-    detached: true,
-    stdio: ['ignore', output, output, 'pipe', 'pipe'],
-  })
+  const refusal = (error: unknown) => {
+    const why =
+      options.uid !== undefined && causeOf(error) === 'EPERM'
+        ? `root may not become user ${options.uid} here; start as an ordinary user`
+        : causeOf(error)
+    return new DevstackError(`cannot start ${command}: ${why}`)
+  }
+  let shell: ChildProcess
+  try {
+    shell = spawn('/bin/sh', ['-c', TETHER, 'tether', stopSignal.replace(/^SIG/, ''), command, ...args], {
+      ...(options.env && { env: options.env }),
+      ...(options.cwd !== undefined && { cwd: options.cwd }),
+      ...(options.uid !== undefined && { uid: options.uid }),
+      ...(options.gid !== undefined && { gid: options.gid }),
+      detached: true,
+      stdio: ['ignore', output, output, 'pipe', 'pipe'],
+    })
+  } catch (error) {
+    // Some failures are emitted, others, a change of user among them, are thrown.
+    throw refusal(error)
+  }
   const tether = shell.stdio[3] as Duplex
   const pidPipe = shell.stdio[4] as Readable
 
@@ -99,16 +112,15 @@ export async function spawnTethered(options: TetherOptions): Promise<Child> {
   }
 
   const pid = await new Promise<number>((resolve, reject) => {
-    const refuse = (why: string) => reject(cannotStart(command, why))
     tether.on('error', () => {})
     pidPipe.on('error', () => {})
-    shell.once('error', (error) => refuse(causeOf(error)))
+    shell.once('error', (error) => reject(refusal(error)))
     let text = ''
     pidPipe.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk
       if (text.endsWith('\n')) resolve(Number(text))
     })
-    pidPipe.once('end', () => refuse('the shell could not run it'))
+    pidPipe.once('end', () => reject(refusal('the shell could not run it')))
   })
 
   const signal = (name: NodeJS.Signals) => {
@@ -131,17 +143,6 @@ export async function spawnTethered(options: TetherOptions): Promise<Child> {
     kill: () => signal('SIGKILL'),
   }
 }
-
-/** Node throws some failures, a user change the system refuses among them, instead of emitting them. */
-function startShell(command: string, args: string[], options: SpawnOptions) {
-  try {
-    return spawn('/bin/sh', args, options)
-  } catch (error) {
-    throw cannotStart(command, causeOf(error))
-  }
-}
-
-const cannotStart = (command: string, why: string) => new DevstackError(`cannot start ${command}: ${why}`)
 
 /** A shell reports a program killed by signal n as exit code 128 + n. */
 function asExit(code: number | null, signal: NodeJS.Signals | null): Exit {

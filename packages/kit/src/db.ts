@@ -2,6 +2,7 @@ import { Kysely, type Transaction } from 'kysely'
 import { PostgresJSDialect } from 'kysely-postgres-js'
 import postgres from 'postgres'
 import { messageOf, StartupError } from './errors.ts'
+import { withTimeout } from './timeout.ts'
 
 export type Database<DB> = {
   db: Kysely<DB>
@@ -59,13 +60,16 @@ export function openDatabase<DB>(connection: string, options: { poolSize?: numbe
   return { db, sql, close: () => sql.end({ timeout: 5 }) }
 }
 
+const ATTEMPT_MS = 6000
+
 /** Waits until the database answers, at most `seconds`. A refused password or a missing database is final at once. */
 export async function waitForDatabase(connection: string, { sql }: { sql: postgres.Sql }, seconds: number) {
   const { host, port, database, username } = parseConnection(connection)
   const deadline = Date.now() + seconds * 1000
   for (;;) {
     try {
-      await sql`select 1`
+      // The driver redials without end when something accepts the connection and hangs up; the race ends that.
+      await withTimeout(sql`select 1`, ATTEMPT_MS)
       return
     } catch (error) {
       const where = `database ${database} on ${host}:${port} as ${username}`

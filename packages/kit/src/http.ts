@@ -6,6 +6,7 @@ import { routePath } from 'hono/route'
 import { AppError, messageOf, StartupError } from './errors.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
+import { withTimeout } from './timeout.ts'
 
 export type AppEnv = { Variables: { requestId: string; log: Log } }
 
@@ -100,21 +101,6 @@ export function probes(options: {
       c.header('Content-Type', options.metrics.registry.contentType)
       return c.body(await options.metrics.registry.metrics())
     })
-}
-
-export class TimeoutError extends Error {}
-
-/** Rejects with `TimeoutError` when `work` takes longer; the work itself goes on. */
-export async function withTimeout<T>(work: Promise<T>, ms: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new TimeoutError(`no answer within ${ms} ms`)), ms)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 /** Listens, or throws `StartupError` naming the port and the variable that sets it. */
