@@ -107,7 +107,9 @@ async function follow(market: Market, orderId: string): Promise<string[]> {
   }
 }
 
-const lastPart = (iri: string) => iri.split('/').at(-1) ?? iri
+function lastPart(iri: string): string {
+  return iri.split('/').at(-1) ?? iri
+}
 
 /** A market that is down or restarting is waited for, as a patient front end would; what it refuses is final. */
 async function again<T>(attempt: () => Promise<T>): Promise<T> {

@@ -6,11 +6,12 @@ import {
   SCHEMA_ORG_CONTEXT,
   storedDocument,
 } from '@market/contracts/catalogDocuments'
-import { cidToDigest } from '@market/contracts/cid'
+import { cidToDigest, profileCidOfDigest } from '@market/contracts/cid'
 import { signLink } from '@market/contracts/link'
 import { appendLink, appendToIndex } from '@market/contracts/namespaceWalk'
 import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi, nameRegistryAbi } from '@market/dev-chain/deployment'
 import { seedPool, upsertCodeMapping, type CodesDatabase } from '@market/codedispenser/ops'
+import type { Secret } from '@market/kit/config'
 import { openDatabase } from '@market/kit/db'
 import { type MarketDatabase, openIpfs, upsertRoute } from '@market/market-api/ops'
 import { createPublicClient, createWalletClient, type Hex, http, keccak256, stringToHex } from 'viem'
@@ -32,10 +33,12 @@ const products = [
   { sku: 'heron-print', name: 'Heron linocut', description: 'Hand-pulled, A4, signed', price: 42, category: 'Prints' },
 ]
 
+export const DEMO_PRODUCTS = products.length
+
 export type SeedTargets = {
   rpcUrl: string
   connections: { market: string; codedisp: string }
-  ipfs: { IPFS_RPC_URL: string | undefined; IPFS_STORE_DIR: string }
+  ipfs: Pick<Parameters<typeof openIpfs>[0], 'IPFS_RPC_URL' | 'IPFS_STORE_DIR'> & { IPFS_RPC_BEARER?: Secret | undefined }
 }
 
 /**
@@ -67,8 +70,12 @@ async function publishCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promis
   const registry = { address: devContracts.nameRegistry, abi: nameRegistryAbi } as const
   const send = async (hash: Promise<Hex>) => chain.waitForTransactionReceipt({ hash: await hash, timeout: 10_000 })
 
+  const store = await openIpfs({ IPFS_RPC_BEARER: undefined, ...ipfs, IPFS_TIMEOUT_MS: 5_000 })
   const digest = await chain.readContract({ ...registry, functionName: 'getMetadataDigest', args: [account.address] })
-  if (BigInt(digest) !== 0n) return 'unchanged'
+  const profileCid = profileCidOfDigest(digest)
+  // Named on chain is not enough: the store may be another one than last time.
+  const isThere = profileCid && (await store.get(profileCid).then(() => true, () => false))
+  if (isThere) return 'unchanged'
 
   const factory = { address: devContracts.gatewayFactory, abi: gatewayFactoryAbi } as const
   const gatewayOf = () => chain.readContract({ ...factory, functionName: 'gatewayOf', args: [account.address] })
@@ -88,7 +95,6 @@ async function publishCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promis
     }),
   )
 
-  const store = await openIpfs({ ...ipfs, IPFS_RPC_BEARER: undefined, IPFS_TIMEOUT_MS: 10_000 })
   const signedAt = Math.floor(Date.now() / 1000)
   const entries: Parameters<typeof appendToIndex>[1][] = []
   for (const [i, product] of products.entries()) {

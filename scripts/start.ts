@@ -1,12 +1,17 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { env, readConfig } from '@market/kit/config'
-import { messageOf, StartupError } from '@market/kit/errors'
+import { messageOf } from '@market/kit/errors'
 import { DevstackError } from '@market/devstack/errors'
 import { type Stack, startStack } from '@market/devstack/stack'
 import * as z from 'zod'
-import { demoOperator, demoSeller, seedDemoSeller } from './demoSeller.ts'
+import { DEMO_PRODUCTS, demoOperator, demoSeller, seedDemoSeller } from './demoSeller.ts'
+
+const PORTS = ['MARKET_API_PORT', 'MARKET_CODE_DISPENSER_PORT', 'MARKET_POSTGRES_PORT', 'DEV_CHAIN_PORT'] as const
+/** Also when other fields are wrong: every problem is told at once. */
+const always = { when: () => true }
 
 const Config = z
   .object({
@@ -15,33 +20,56 @@ const Config = z
     MARKET_CODE_DISPENSER_PORT: env.int(1, 65535, 65003),
     MARKET_POSTGRES_PORT: env.int(1, 65535, 65004),
     DEV_CHAIN_PORT: env.int(1, 65535, 65020),
-    POSTGRES_HOST: z.string().optional(),
+    POSTGRES_HOST: z
+      .string()
+      .regex(/^[\w.:-]+$/, 'must be the name or address of a PostgreSQL server')
+      .optional(),
     POSTGRES_PORT: env.int(1, 65535, 5432),
     POSTGRES_USER: z.string().default('postgres'),
     POSTGRES_PASSWORD: z.string().optional(),
     IPFS_RPC_URL: env.url().optional(),
+    IPFS_RPC_BEARER: env.secret().optional(),
     RPC: env.url().optional(),
     CIRCLES_RPC: env.url().optional(),
   })
   .refine((c) => c.POSTGRES_HOST === undefined || c.POSTGRES_PASSWORD !== undefined, {
     path: ['POSTGRES_PASSWORD'],
-    error: 'is required with POSTGRES_HOST: the password of the server\'s superuser',
+    error: "is required with POSTGRES_HOST: the password of the server's superuser",
+    ...always,
   })
   .refine((c) => c.CIRCLES_RPC === undefined || c.RPC !== undefined, {
     path: ['RPC'],
     error: 'is required with CIRCLES_RPC: JSON-RPC of a node of the same chain',
+    ...always,
+  })
+  .superRefine((c, { addIssue }) => {
+    for (const [i, name] of PORTS.entries()) {
+      const same = PORTS.slice(0, i).find((other) => c[other] === c[name])
+      if (same) addIssue({ code: 'custom', path: [name], message: `must differ from ${same}, both are ${c[name]}` })
+    }
   })
 
 const started = Date.now()
 const seconds = () => ((Date.now() - started) / 1000).toFixed(1)
 const say = (text: string) => console.log(text)
+const complain = (text: string) => console.error(`circles-market: ${text}`)
 
-let stack: Stack | undefined
+const interrupted = new AbortController()
+let starting: Promise<Stack> | undefined
+let isUp = false
 let ending: Promise<never> | undefined
+let endingSince = 0
 
+/** Stops what runs and what is just being started, in order, and ends this process. */
 function end(code: number): Promise<never> {
+  endingSince ||= Date.now()
   ending ??= (async () => {
-    await stack?.stop()
+    interrupted.abort()
+    // A start that failed has stopped everything already.
+    await starting?.then(
+      (stack) => stack.stop(),
+      () => {},
+    )
     process.exit(code)
   })()
   return ending
@@ -49,12 +77,27 @@ function end(code: number): Promise<never> {
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
-    // A second Ctrl-C means it: the tethers still stop every child when this process is gone.
-    if (ending) process.exit(130)
-    say('\nStopping …')
-    if (stack) void end(0)
-    else process.exit(130)
+    if (!ending) {
+      say('\nStopping …')
+      void end(isUp ? 0 : 130)
+    } else if (Date.now() - endingSince > 1000) {
+      // A second Ctrl-C means it; the tethers stop every child when this process is gone. Not sooner, because npm passes
+      // on the very Ctrl-C that the terminal has sent here already.
+      process.exit(130)
+    }
   })
+}
+// A closed terminal or pipe can't be written to; that must not keep us from stopping in order.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) process.on(event, fail)
+
+function fail(error: unknown): Promise<never> {
+  // What fails because we are stopping is no news.
+  if (!ending) {
+    complain(messageOf(error))
+    if (process.env.LOG_LEVEL === 'debug') console.error(error)
+  }
+  return end(1)
 }
 
 try {
@@ -63,7 +106,7 @@ try {
   const config = readConfig(Config, process.env)
   const dataDir = resolve(config.MARKET_DATA_DIR)
   const { RPC: rpc, CIRCLES_RPC: circlesRpc = rpc } = config
-  stack = await startStack({
+  starting = startStack({
     dataDir,
     ports: {
       market: config.MARKET_API_PORT,
@@ -87,43 +130,52 @@ try {
     onLine: printLine,
     onProgress: (text) => say(`[${seconds()} s] ${text}`),
     onGivenUp: (news) => {
-      console.error(`circles-market: ${news}`)
+      if (!ending) complain(news)
       void end(1)
     },
+    signal: interrupted.signal,
   })
-  const seller = rpc === undefined ? await seed(stack, config.IPFS_RPC_URL) : undefined
-  printReady(stack, seller, dataDir)
+  const stack = await starting
+  const seller = rpc === undefined ? await seed(stack, config) : undefined
+  if (!ending) printReady(stack, seller, dataDir)
+  isUp = true
 } catch (error) {
-  const known = error instanceof StartupError || error instanceof DevstackError
-  console.error(`circles-market: ${messageOf(error)}`)
-  if (!known && process.env.LOG_LEVEL === 'debug') console.error(error)
-  await end(1)
+  await fail(error)
 }
 
 /** The demo seller lives on the dev chain; a chain of the operator's own has its own sellers. */
-async function seed(running: Stack, ipfsRpcUrl: string | undefined): Promise<string> {
+async function seed(running: Stack, ipfs: Pick<z.infer<typeof Config>, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER'>): Promise<string> {
   const outcome = await seedDemoSeller({
     rpcUrl: running.rpcUrl,
     connections: running.connections,
-    ipfs: { IPFS_RPC_URL: ipfsRpcUrl, IPFS_STORE_DIR: running.ipfsStoreDir ?? '' },
+    ipfs: { ...ipfs, IPFS_STORE_DIR: running.ipfsStoreDir ?? '' },
   })
   const url = `${running.marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}`
   const deadline = Date.now() + 20_000
   for (;;) {
-    const page = (await (await fetch(url)).json()) as { products?: unknown[]; errors?: unknown[] }
-    if ((page.products?.length ?? 0) >= 3) return `${demoSeller} (${page.products?.length} products, ${outcome})`
+    const page = await readPage(url)
+    if (page?.products.length === DEMO_PRODUCTS) return `${demoSeller} (${page.products.length} products, ${outcome})`
     if (Date.now() > deadline) {
-      throw new DevstackError(`the demo catalog does not show up: ${JSON.stringify(page.errors).slice(0, 200)}`)
+      throw new DevstackError(`the demo catalog does not show up: ${JSON.stringify(page?.errors ?? 'no answer').slice(0, 200)}`)
     }
-    await new Promise((done) => setTimeout(done, 100))
+    await delay(50)
   }
 }
 
-/** Chatter of healthy services stays in the background unless asked for; warnings and errors are shown at once. */
+/** Undefined while market-api is being started again. */
+async function readPage(url: string) {
+  const answer = await fetch(url).then((response) => response.json()).catch(() => undefined)
+  return answer as { products: unknown[]; errors?: unknown[] } | undefined
+}
+
+/**
+ * Chatter of healthy services stays in the background unless asked for; warnings and errors are shown at once. Not those of
+ * a start, which are either overcome or why it fails, and then told in one line.
+ */
 function printLine(source: string, line: string) {
   const verbose = ['info', 'debug'].includes(process.env.LOG_LEVEL ?? '')
-  const notable = /"level":"(warn|error)"|FATAL|PANIC/.test(line)
-  if (verbose || notable) console.log(`${source.padEnd(13)} | ${line}`)
+  const notable = isUp ? /"level":"(warn|error)"|FATAL|PANIC/ : /"level":"warn"/
+  if (verbose || (!ending && notable.test(line))) say(`${source.padEnd(13)} | ${line}`)
 }
 
 function printReady({ marketUrl, codeDispenserUrl, rpcUrl, postgres }: Stack, seller: string | undefined, dataDir: string) {

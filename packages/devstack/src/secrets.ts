@@ -13,13 +13,13 @@ export interface Secrets {
 }
 
 const FILE = 'secrets.json'
+const secret = () => randomBytes(24).toString('base64url')
 
 /** The folder's secrets, made on first use. Throws `DevstackError` when the file is there and makes no sense. */
 export async function openSecrets(dataDir: string): Promise<Secrets> {
   const path = join(dataDir, FILE)
   const existing = await readSecrets(dataDir)
   if (existing) return existing
-  const secret = () => randomBytes(24).toString('base64url')
   const secrets: Secrets = {
     postgresPassword: secret(),
     marketPassword: secret(),
@@ -27,10 +27,14 @@ export async function openSecrets(dataDir: string): Promise<Secrets> {
     serviceKey: secret(),
     jwtPrivateKey: JSON.stringify(generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })),
   }
-  await mkdir(dataDir, { recursive: true })
-  // Renamed into place: a crash here must not leave half a file that no later start can read.
-  await writeFile(`${path}.new`, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
-  await rename(`${path}.new`, path)
+  try {
+    await mkdir(dataDir, { recursive: true })
+    // Renamed into place: a crash here must not leave half a file that no later start can read.
+    await writeFile(`${path}.new`, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
+    await rename(`${path}.new`, path)
+  } catch (error) {
+    throw new DevstackError(`${path} can't be written (${causeOf(error)}); make room or correct the owner of its folder`)
+  }
   return secrets
 }
 
@@ -44,11 +48,17 @@ export async function readSecrets(dataDir: string): Promise<Secrets | undefined>
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw new DevstackError(`${path} can't be read (${causeOf(error)}); correct its owner or its mode`)
   }
-  try {
-    const secrets = JSON.parse(text) as Secrets
-    if (typeof secrets.postgresPassword === 'string' && typeof secrets.jwtPrivateKey === 'string') return secrets
-  } catch {
-    // Said below.
-  }
+  const secrets = parse(text)
+  if (secrets) return secrets
   throw new DevstackError(`${path} is corrupted; restore it, or delete the folder ${dataDir} to begin anew`)
+}
+
+function parse(text: string): Secrets | undefined {
+  try {
+    const { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey } = JSON.parse(text) as Secrets
+    const secrets = { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey }
+    return Object.values(secrets).every((value) => typeof value === 'string' && value !== '') ? secrets : undefined
+  } catch {
+    return undefined
+  }
 }

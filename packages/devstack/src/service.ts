@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { DevstackError } from './errors.ts'
-import { type Child, spawnTethered } from './tether.ts'
+import { causeOf, DevstackError } from './errors.ts'
+import { type Child, type Exit, spawnTethered } from './tether.ts'
 
 export interface ServiceOptions {
   name: string
@@ -12,10 +12,13 @@ export interface ServiceOptions {
   /** Answers 200 when the service is of use. */
   readyUrl: string
   readySeconds?: number
+  /** Ends the wait for readiness: the service is stopped and the start fails. */
+  signal?: AbortSignal | undefined
   onLine: (line: string) => void
-  /** Told of an unexpected end and of the restart, and when restarting is given up. */
-  onNews?: (news: string) => void
-  onGivenUp?: (news: string) => void
+  /** Told of an unexpected end and of the restart. */
+  onNews?: ((news: string) => void) | undefined
+  /** Told once, when it dies again and again and is left dead. */
+  onGivenUp?: ((news: string) => void) | undefined
 }
 
 export interface Service {
@@ -57,30 +60,35 @@ export async function startService(options: ServiceOptions): Promise<Service> {
 
   const keepAlive = async () => {
     for (;;) {
-      const { code, signal } = await child.exited
+      const exit = await child.exited
       if (stopping) return
       const recent = restarts.filter((at) => at > Date.now() - 60_000)
       if (recent.length >= MAX_RESTARTS_A_MINUTE) {
-        onGivenUp(`${name} keeps dying${lastProblem && `: ${lastProblem}`}`)
+        onGivenUp(`${name} keeps dying: ${lastProblem || endedBy(exit)}`)
         return
       }
-      onNews(`${name} died (${signal ?? `exit code ${code}`}), starting it again`)
+      onNews(`${name} died (${endedBy(exit)}), starting it again`)
       await delay(200 * recent.length)
       if (stopping) return
+      lastProblem = ''
       child = await launch()
       restarts.push(Date.now())
+      // Asked to stop while the new process came up: it was not there yet to be told.
+      if (stopping) return child.stop(GRACE_MS)
     }
   }
 
   child = await launch(options.firstEnv)
-  const early = await Promise.race([child.exited, untilReady(options, () => stopping)])
-  if (early !== 'ready') {
+  const ready = new AbortController()
+  const outcome = await Promise.race([child.exited, untilReady(options, ready.signal)])
+  ready.abort()
+  if (outcome !== 'ready') {
     stopping = true
     await child.stop(GRACE_MS)
-    const why = lastProblem || (early ? `it ended with ${early.signal ?? `exit code ${early.code}`}` : 'no answer in time')
+    const why = typeof outcome === 'string' ? `not ready in time, ${outcome}` : lastProblem || endedBy(outcome)
     throw new DevstackError(`${name} does not start: ${why}`)
   }
-  void keepAlive()
+  const alive = keepAlive().catch((error) => onGivenUp(`${name} can't be started again (${causeOf(error)})`))
 
   return {
     name,
@@ -94,27 +102,36 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     async stop() {
       stopping = true
       await child.stop(GRACE_MS)
+      await alive
     },
   }
 }
 
-async function untilReady({ readyUrl, readySeconds = 30 }: ServiceOptions, stopping: () => boolean) {
+export const endedBy = ({ code, signal }: Exit) => signal ?? `exit code ${code}`
+
+/** 'ready', or in what state the service was when the time was over. */
+async function untilReady({ readyUrl, readySeconds = 30, signal }: ServiceOptions, ended: AbortSignal) {
   const deadline = Date.now() + readySeconds * 1000
-  while (Date.now() < deadline && !stopping()) {
+  const over = signal ? AbortSignal.any([signal, ended]) : ended
+  let answer = 'no answer'
+  while (Date.now() < deadline && !over.aborted) {
     const response = await fetch(readyUrl, { signal: AbortSignal.timeout(2000) }).catch(() => undefined)
-    await response?.body?.cancel()
+    const text = await response?.text().catch(() => undefined)
     if (response?.ok) return 'ready'
+    answer = text?.slice(0, 200) || answer
     await delay(30)
   }
-  return undefined
+  return answer
 }
 
-/** The message of an error line of a JSON log. */
+/** What a line of the log says went wrong: the message of an error of ours, or the error that Node ends with. */
 function problemIn(line: string): string | undefined {
+  if (/^\w*Error\b/.test(line)) return line
   if (!line.includes('"level":"error"')) return undefined
   try {
-    const { msg, err } = JSON.parse(line) as { msg?: string; err?: { message?: string } }
-    return err?.message ? `${msg}: ${err.message}` : msg
+    const { msg = '', err } = JSON.parse(line) as { msg?: string; err?: { message?: string } }
+    const problem = msg.replace(/^cannot start: /, '')
+    return err?.message && !problem.includes(err.message) ? `${problem}: ${err.message}` : problem
   } catch {
     return undefined
   }

@@ -1,14 +1,15 @@
-import { mkdir, stat } from 'node:fs/promises'
+import { access } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startAnvil } from './anvil.ts'
 import { startEmbeddedPostgres } from './embeddedPostgres.ts'
-import { DevstackError } from './errors.ts'
+import { causeOf, DevstackError } from './errors.ts'
 import { lockDataDir } from './lock.ts'
 import { assertPortFree, freePort } from './ports.ts'
 import { openSecrets, type Secrets } from './secrets.ts'
-import { type Service, startService } from './service.ts'
-import { spawnTethered } from './tether.ts'
+import { endedBy, type Service, startService } from './service.ts'
+import { type Exit, spawnTethered } from './tether.ts'
 
 export type ServiceName = 'market-api' | 'codedispenser'
 
@@ -30,8 +31,10 @@ export interface StackOptions {
   onLine?: (source: string, line: string) => void
   /** Told what happens, in a few words, for whoever waits. */
   onProgress?: (text: string) => void
-  /** A service died and could not be kept alive. */
+  /** Something died and was not, or not any more, started again. The rest still runs, to be stopped by the caller. */
   onGivenUp?: (news: string) => void
+  /** Ends a start that is under way: what is there so far is stopped, then `startStack` rejects. */
+  signal?: AbortSignal
 }
 
 export interface Stack {
@@ -52,101 +55,122 @@ export interface Stack {
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 const dist = (...path: string[]) => join(ROOT, ...path)
+const PROGRAMS = {
+  initDb: dist('init-db/dist/main.js'),
+  devChain: dist('tools/dev-chain/dist/main.js'),
+  codedispenser: dist('adapters/codedispenser/dist/main.js'),
+  'market-api': dist('market-api/dist/main.js'),
+}
+
+/** Whoever waits for a server of their own sees the mistake soon; one that comes up together with us still makes it. */
+const POSTGRES_WAIT_SECONDS = '5'
+/** Processes of a killed start are told to stop at once, but may still hold their ports. */
+const ORPHAN_PATIENCE_MS = 5_000
+const PROBE_TIMEOUT_MS = 5_000
+const DEV_CHAIN_ID = 100
+
+type Part = { stop(): Promise<unknown> }
+type Parts = { add(part: Part): void; watch(name: string, exited: Promise<Exit>): void }
 
 /**
  * Starts everything one market needs on this machine and waits until it is ready. What is started is stopped again when
  * any part fails; `DevstackError` then says which and why in one line.
  */
 export async function startStack(options: StackOptions): Promise<Stack> {
-  const { dataDir, ports, onLine = () => {}, onProgress = () => {} } = options
-  const undo: (() => Promise<unknown>)[] = []
+  const { dataDir, ports, env, signal, onLine = () => {}, onProgress = () => {}, onGivenUp = () => {} } = options
+  const started: Part[] = []
   let stopped: Promise<void> | undefined
   const stop = () => {
     stopped ??= (async () => {
-      for (const step of undo.reverse()) await step()
+      // One that can't be stopped must not keep the others running.
+      for (const part of started.reverse()) await part.stop().catch(() => {})
     })()
     return stopped
   }
+  const parts: Parts = {
+    add: (part) => started.push(part),
+    // Not started again: they hold data, and whoever killed them (the kernel for want of memory?) should be heard of.
+    watch: (name, exited) =>
+      void exited.then((exit) => {
+        if (!stopped) onGivenUp(`${name} died (${endedBy(exit)}); everything is stopped and the data kept, start again`)
+      }),
+  }
   try {
-    const lock = await lockDataDir(dataDir)
-    undo.push(() => lock.release())
-    const secrets = await openSecrets(dataDir)
-    await assertPortFree(ports.market, 'market-api', 'MARKET_API_PORT')
-    await assertPortFree(ports.codeDispenser, 'codedispenser', 'MARKET_CODE_DISPENSER_PORT')
     await assertBuilt()
+    const killedBefore = await exists(join(dataDir, 'start.lock'))
+    const lock = await lockDataDir(dataDir)
+    parts.add({ stop: () => lock.release() })
+    await assertPortsFree(options, killedBefore ? ORPHAN_PATIENCE_MS : 0)
+    await assertNeighboursAnswer(options)
+    const secrets = operatorsOwn(await openSecrets(dataDir), env)
+    signal?.throwIfAborted()
 
     const database = (async () => {
-      const postgres = options.postgres ?? (await embedded(options, secrets, undo))
+      const postgres = options.postgres ?? (await embeddedPostgres(options, secrets, parts))
       await initDb(options, secrets, postgres)
       return postgres
     })()
-    const chain = options.chain ? { ...options.chain, env: {} } : startDevChain(options, undo)
-    // Both are waited for even when one fails: what the other started must be known to be stopped.
-    const [postgresResult, chainResult] = await Promise.allSettled([database, chain])
-    if (postgresResult.status === 'rejected') throw postgresResult.reason
-    if (chainResult.status === 'rejected') throw chainResult.reason
-    const postgres = postgresResult.value
-    const { rpc, circlesRpc, env: chainEnv } = chainResult.value
+    const chain = options.chain ? { ...options.chain, env: {} } : devChain(options, parts)
+    const [postgres, { rpc, circlesRpc, env: chainEnv }] = await bothSettled(database, chain)
+    signal?.throwIfAborted()
 
+    const host = postgres.host.includes(':') ? `[${postgres.host}]` : postgres.host
     const connection = (user: string, password: string, name: string) =>
-      `postgres://${user}:${encodeURIComponent(password)}@${postgres.host}:${postgres.port}/${name}`
-    const { env } = options
+      `postgres://${[user, password].map(encodeURIComponent).join(':')}@${host}:${postgres.port}/${encodeURIComponent(name)}`
     const connections = {
       market: connection(
-        env.DB_MARKET_API_USER ?? 'market_api',
+        env.DB_MARKET_API_USER || 'market_api',
         secrets.marketPassword,
-        env.DB_MARKET_API ?? 'circles_market_api',
+        env.DB_MARKET_API || 'circles_market_api',
       ),
-      codedisp: connection(env.DB_CODEDISP_USER ?? 'codedisp', secrets.codedispPassword, env.DB_CODEDISP ?? 'circles_codedisp'),
+      codedisp: connection(env.DB_CODEDISP_USER || 'codedisp', secrets.codedispPassword, env.DB_CODEDISP || 'circles_codedisp'),
     }
     const marketUrl = `http://127.0.0.1:${ports.market}`
     const codeDispenserUrl = `http://127.0.0.1:${ports.codeDispenser}`
     const ipfsStoreDir = options.ipfsRpcUrl ? undefined : join(dataDir, 'ipfs')
 
-    const launch = async (name: ServiceName, script: string, url: string, own: NodeJS.ProcessEnv) => {
+    const launch = async (name: ServiceName, url: string, own: NodeJS.ProcessEnv) => {
       const service = await startService({
         name,
-        script,
+        script: PROGRAMS[name],
         env: { ...inherited(env), CIRCLES_SERVICE_KEY: secrets.serviceKey, ...own },
         readyUrl: `${url}/health/ready`,
+        signal,
         onLine: (line) => onLine(name, line),
         onNews: onProgress,
+        onGivenUp,
         ...(options.firstEnv?.[name] ? { firstEnv: options.firstEnv[name] } : {}),
-        ...(options.onGivenUp ? { onGivenUp: options.onGivenUp } : {}),
       })
-      undo.push(() => service.stop())
+      parts.add(service)
       onProgress(`${name} is ready on ${url}`)
       return service
     }
-    const started = await Promise.allSettled([
-      launch('codedispenser', dist('adapters/codedispenser/dist/main.js'), codeDispenserUrl, {
+    const [codedispenser, market] = await bothSettled(
+      launch('codedispenser', codeDispenserUrl, {
         PORT: String(ports.codeDispenser),
         POSTGRES_CONNECTION: connections.codedisp,
       }),
-      launch('market-api', dist('market-api/dist/main.js'), marketUrl, {
+      launch('market-api', marketUrl, {
         PORT: String(ports.market),
         POSTGRES_CONNECTION: connections.market,
         PUBLIC_BASE_URL: env.PUBLIC_BASE_URL || marketUrl,
         MARKET_AUTH_ALLOWED_DOMAINS: env.MARKET_AUTH_ALLOWED_DOMAINS || '*',
-        MARKET_JWT_PRIVATE_KEY: env.MARKET_JWT_PRIVATE_KEY || secrets.jwtPrivateKey,
+        MARKET_JWT_PRIVATE_KEY: secrets.jwtPrivateKey,
         MARKET_CODE_DISPENSER_ORIGIN: codeDispenserUrl,
         RPC: rpc,
         CIRCLES_RPC: circlesRpc,
         ...chainEnv,
         ...(options.ipfsRpcUrl ? { IPFS_RPC_URL: options.ipfsRpcUrl } : { IPFS_STORE_DIR: ipfsStoreDir }),
       }),
-    ])
-    const [codedispenser, market] = started.map((result) => {
-      if (result.status === 'rejected') throw result.reason
-      return result.value
-    })
+    )
+    signal?.throwIfAborted()
     return {
       marketUrl,
       codeDispenserUrl,
       rpcUrl: circlesRpc,
       connections,
       postgres,
-      services: { 'market-api': market!, codedispenser: codedispenser! },
+      services: { 'market-api': market, codedispenser },
       ipfsStoreDir,
       secrets,
       stop,
@@ -157,6 +181,13 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   }
 }
 
+/** Both are waited for even when one fails: what the other started must be known to be stopped. */
+async function bothSettled<A, B>(a: A | Promise<A>, b: B | Promise<B>): Promise<[A, B]> {
+  const failure = (await Promise.allSettled([a, b])).find((result) => result.status === 'rejected')
+  if (failure) throw failure.reason
+  return [await a, await b]
+}
+
 /** Each process gets its own secrets only; the superuser's and the roles' stay here. */
 function inherited(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(
@@ -164,15 +195,101 @@ function inherited(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   )
 }
 
-async function assertBuilt() {
-  try {
-    await stat(dist('market-api/dist/main.js'))
-  } catch {
-    throw new DevstackError('the project is not built; run `npm run build`')
+/** What the operator has set wins: on a server of theirs, a role of other processes must not get a password of ours. */
+function operatorsOwn(secrets: Secrets, env: NodeJS.ProcessEnv): Secrets {
+  const choose = (name: string, ours: string) => {
+    const theirs = env[name]?.trim()
+    return !theirs || theirs.startsWith(';;;;') ? ours : theirs
+  }
+  return {
+    ...secrets,
+    marketPassword: choose('DB_MARKET_API_PASSWORD', secrets.marketPassword),
+    codedispPassword: choose('DB_CODEDISP_PASSWORD', secrets.codedispPassword),
+    serviceKey: choose('CIRCLES_SERVICE_KEY', secrets.serviceKey),
+    jwtPrivateKey: choose('MARKET_JWT_PRIVATE_KEY', secrets.jwtPrivateKey),
   }
 }
 
-async function embedded({ dataDir, ports, fast, onLine, onProgress }: StackOptions, secrets: Secrets, undo: (() => Promise<unknown>)[]) {
+const exists = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  )
+
+async function assertBuilt() {
+  for (const program of Object.values(PROGRAMS)) {
+    if (!(await exists(program))) throw new DevstackError(`the project is not built (${program} is missing); run: npm run build`)
+  }
+}
+
+/** All four before anything is started, so that a wrong port costs no wait. */
+async function assertPortsFree({ ports, postgres, chain }: StackOptions, patienceMs: number) {
+  const deadline = Date.now() + patienceMs
+  for (;;) {
+    try {
+      await assertPortFree(ports.market, 'market-api', 'MARKET_API_PORT')
+      await assertPortFree(ports.codeDispenser, 'codedispenser', 'MARKET_CODE_DISPENSER_PORT')
+      if (!postgres) await assertPortFree(ports.postgres, 'postgres', 'MARKET_POSTGRES_PORT')
+      if (!chain) await assertPortFree(ports.devChain, 'the dev chain', 'DEV_CHAIN_PORT')
+      return
+    } catch (error) {
+      if (Date.now() > deadline) throw error
+      await delay(50)
+    }
+  }
+}
+
+/** Asks what the operator named before anything is started: the services would only report it after a long wait. */
+async function assertNeighboursAnswer({ chain, ipfsRpcUrl, env }: StackOptions) {
+  await Promise.all([chain && assertChain(chain, Number(env.CHAIN_ID || DEV_CHAIN_ID)), ipfsRpcUrl && assertKubo(ipfsRpcUrl, env)])
+}
+
+async function assertChain({ rpc, circlesRpc }: NonNullable<StackOptions['chain']>, chainId: number) {
+  const found = Number((await callRpc('RPC', rpc, 'eth_chainId', [])).result)
+  if (found !== chainId) {
+    throw new DevstackError(`RPC ${hostOf(rpc)} is a node of chain ${found}, not of ${chainId}; correct RPC or CHAIN_ID`)
+  }
+  const table = { namespace: 'CrcV2_PaymentGateway', table: 'PaymentReceived', columns: [], filter: [], order: [], limit: 1 }
+  const { error } = await callRpc('CIRCLES_RPC', circlesRpc, 'circles_query', [table])
+  if (error?.code === -32601) {
+    throw new DevstackError(`CIRCLES_RPC ${hostOf(circlesRpc)} knows no circles_query; set CIRCLES_RPC to a Circles RPC host`)
+  }
+}
+
+async function callRpc(variable: string, url: string, method: string, params: object[]) {
+  const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })
+  const text = await probe(variable, url, { headers: { 'content-type': 'application/json' }, body })
+  try {
+    return JSON.parse(text) as { result?: unknown; error?: { code?: number } }
+  } catch {
+    throw new DevstackError(`${variable} ${hostOf(url)} does not answer as JSON-RPC does; correct ${variable}`)
+  }
+}
+
+async function assertKubo(url: string, env: NodeJS.ProcessEnv) {
+  const bearer = env.IPFS_RPC_BEARER?.trim()
+  const version = `${url.replace(/\/+$/, '').replace(/\/api\/v0$/, '')}/api/v0/version`
+  await probe('IPFS_RPC_URL', version, bearer ? { headers: { authorization: `Bearer ${bearer}` } } : {})
+}
+
+async function probe(variable: string, url: string, init: RequestInit): Promise<string> {
+  const fail = (why: string) =>
+    new DevstackError(`${variable} ${hostOf(url)} ${why}; start what should be there, correct ${variable}, or unset it`)
+  try {
+    const response = await fetch(url, { ...init, method: 'POST', signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })
+    if (!response.ok) throw fail(`answers ${response.status}`)
+    return await response.text()
+  } catch (error) {
+    if (error instanceof DevstackError) throw error
+    const { name, cause } = error as Error
+    throw fail(name === 'TimeoutError' ? `does not answer within ${PROBE_TIMEOUT_MS / 1000} s` : `does not answer (${causeOf(cause ?? error)})`)
+  }
+}
+
+/** The rest of such a URL may hold a key. */
+const hostOf = (url: string) => new URL(url).host
+
+async function embeddedPostgres({ dataDir, ports, fast, onLine, onProgress }: StackOptions, secrets: Secrets, parts: Parts) {
   const postgres = await startEmbeddedPostgres({
     dataDir: join(dataDir, 'postgres'),
     port: ports.postgres,
@@ -180,60 +297,66 @@ async function embedded({ dataDir, ports, fast, onLine, onProgress }: StackOptio
     ...(fast ? { fast } : {}),
     onLine: (line) => onLine?.('postgres', line),
   })
-  undo.push(() => postgres.stop())
+  parts.add(postgres)
+  parts.watch('Postgres', postgres.exited)
   onProgress?.(`Postgres is ready on 127.0.0.1:${ports.postgres}`)
   const { host, port, user, password } = postgres
   return { host, port, user, password }
 }
 
-async function initDb(options: StackOptions, secrets: Secrets, postgres: Stack['postgres']) {
+async function initDb({ env, signal, onLine }: StackOptions, secrets: Secrets, postgres: Stack['postgres']) {
+  signal?.throwIfAborted()
   const problems: string[] = []
   const child = await spawnTethered({
     command: process.execPath,
-    args: [dist('init-db/dist/main.js')],
+    args: [PROGRAMS.initDb],
     env: {
-      ...options.env,
+      ...env,
       POSTGRES_HOST: postgres.host,
       POSTGRES_PORT: String(postgres.port),
       POSTGRES_USER: postgres.user,
       POSTGRES_PASSWORD: postgres.password,
       DB_MARKET_API_PASSWORD: secrets.marketPassword,
       DB_CODEDISP_PASSWORD: secrets.codedispPassword,
-      INIT_DB_WAIT_SECONDS: '20',
+      INIT_DB_WAIT_SECONDS: env.INIT_DB_WAIT_SECONDS || POSTGRES_WAIT_SECONDS,
     },
     stopSignal: 'SIGTERM',
     onLine: (line, stream) => {
-      if (stream === 'stderr') problems.push(line)
-      options.onLine?.('init-db', line)
+      if (stream === 'stderr') problems.push(line.replace(/^\[provision-dbs\] ERROR: /, ''))
+      onLine?.('init-db', line)
     },
   })
-  const { code } = await child.exited
-  if (code !== 0) throw new DevstackError(`init-db failed: ${problems.at(-1) ?? `exit code ${code}`}`)
+  const interrupt = () => void child.stop(5_000)
+  signal?.addEventListener('abort', interrupt)
+  const exit = await child.exited
+  signal?.removeEventListener('abort', interrupt)
+  signal?.throwIfAborted()
+  if (exit.code !== 0) throw new DevstackError(`init-db failed: ${problems.join('; ') || endedBy(exit)}`)
 }
 
-async function startDevChain(options: StackOptions, undo: (() => Promise<unknown>)[]) {
-  const { dataDir, ports, onLine, onProgress } = options
-  await assertPortFree(ports.devChain, 'the dev chain', 'DEV_CHAIN_PORT')
-  const folder = join(dataDir, 'chain')
-  await mkdir(folder, { recursive: true })
+async function devChain(options: StackOptions, parts: Parts) {
+  const { dataDir, ports, signal, onLine, onProgress, onGivenUp } = options
   const node = await startAnvil({
     port: await freePort(),
-    statePath: join(folder, 'state.json'),
+    chainId: DEV_CHAIN_ID,
+    statePath: join(dataDir, 'chain', 'state.json'),
     onLine: (line) => onLine?.('anvil', line),
   })
-  undo.push(() => node.stop())
+  parts.add(node)
+  parts.watch('anvil, the dev chain,', node.exited)
   const url = `http://127.0.0.1:${ports.devChain}`
   const facade = await startService({
     name: 'dev-chain',
-    script: dist('tools/dev-chain/dist/main.js'),
+    script: PROGRAMS.devChain,
     env: { ...inherited(options.env), PORT: String(ports.devChain), NODE_URL: node.url },
     readyUrl: `${url}/ready`,
+    signal,
     onLine: (line) => onLine?.('dev-chain', line),
-    ...(onProgress ? { onNews: onProgress } : {}),
-    ...(options.onGivenUp ? { onGivenUp: options.onGivenUp } : {}),
+    onNews: onProgress,
+    onGivenUp,
   })
-  undo.push(() => facade.stop())
+  parts.add(facade)
   onProgress?.(`dev chain is ready on ${url}`)
   const { contracts } = (await (await fetch(url)).json()) as { contracts: { nameRegistry: string } }
-  return { rpc: url, circlesRpc: url, env: { NAME_REGISTRY_ADDRESS: contracts.nameRegistry } }
+  return { rpc: url, circlesRpc: url, env: { CHAIN_ID: String(DEV_CHAIN_ID), NAME_REGISTRY_ADDRESS: contracts.nameRegistry } }
 }
