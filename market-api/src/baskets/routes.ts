@@ -4,7 +4,7 @@ import { InvalidError } from '@market/kit/errors'
 import { type Context, Hono } from 'hono'
 import * as z from 'zod'
 import type { MarketContext } from '../context.ts'
-import { checkAddress, jsonLd, limitBody, parseBody, readJson } from '../http/body.ts'
+import { checkAddress, jsonLd, limitBody, parseBody, readJson, requireJsonType } from '../http/body.ts'
 import { BasketPatch, LineError, requestedLine } from './basket.ts'
 import { checkoutBasket } from './checkoutBasket.ts'
 import { createBasket } from './createBasket.ts'
@@ -28,6 +28,7 @@ export const basketRoutes = (ctx: MarketContext) =>
       c.header('Cache-Control', 'no-store')
     })
     .post('/', async (c) => {
+      requireJsonType(c)
       const { buyer, operator, chainId } = parseBody(CreateInput, (await readJson(c, {})) ?? {})
       const basketId = await createBasket(ctx, {
         buyer: buyer ?? null,

@@ -15,12 +15,16 @@ export const limitBody = (bytes: number) =>
     },
   })
 
-/** The body as JSON; empty or absent reads as `whenEmpty`. Any JSON media type will do, and none at all (market-api.md 0.3). */
-export async function readJson(c: Context, whenEmpty?: unknown): Promise<unknown> {
+/** Any JSON media type will do, and none at all (market-api.md 0.3). Not asked of PATCH: clients send what they like there. */
+export function requireJsonType(c: Context): void {
   const type = c.req.header('content-type')
   if (type && !/^application\/([a-z0-9.+-]+\+)?json\s*(;|$)/i.test(type)) {
     throw new InvalidError('unsupported_media_type', 'The body must be JSON', undefined, 415)
   }
+}
+
+/** The body as JSON; empty or absent reads as `whenEmpty`. */
+export async function readJson(c: Context, whenEmpty?: unknown): Promise<unknown> {
   const text = await c.req.text()
   if (text.trim() === '' && whenEmpty !== undefined) return whenEmpty
   try {

@@ -5,13 +5,7 @@ import { join } from 'node:path'
 import { startEmbeddedPostgres } from '@market/devstack/embeddedPostgres'
 import { freePort } from '@market/devstack/ports'
 import type { TestProject } from 'vitest/node'
-
-declare module 'vitest' {
-  interface ProvidedContext {
-    /** Superuser URL of the run's own Postgres, without a database name. */
-    postgresUrl: string
-  }
-}
+import './providedContext.ts'
 
 /** One Postgres for the whole run, gone afterwards. Every suite makes databases of its own on it. */
 export default async function setup(project: TestProject) {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { inject } from 'vitest'
+import './providedContext.ts'
 
 export type TestDatabase = { url: string; drop(): Promise<void> }
 
