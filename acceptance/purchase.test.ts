@@ -1,13 +1,16 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { OrderStatus } from '@market/contracts/statuses'
+import { Market } from '@market/sdk/market'
 import type { RunningMarket } from '@market/testkit/runningMarket'
 import { until } from '@market/testkit/until'
 import postgres from 'postgres'
+import { generatePrivateKey } from 'viem/accounts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DEMO_CODE_SKU, demoOperator, demoSeller } from '../scripts/demoSeller.ts'
 import { signedInBuyer } from './buyer.ts'
 import { startDemoMarket } from './demoMarket.ts'
+import { newSeller } from './publisher.ts'
 
 const run = promisify(execFile)
 const script = (name: string) => new URL(`../scripts/dist/${name}.js`, import.meta.url).pathname
@@ -147,5 +150,88 @@ describe('a purchase through real processes', () => {
     expect(text).toContain('"msg":"request"')
     expect(text).not.toMatch(/bkt_[0-9a-f]{32}/)
     expect(text).not.toContain('eyJ')
+  })
+})
+
+describe('a catalog that somebody tampered with', () => {
+  it('shows what the seller signed and nothing else, in the list and in the basket', async () => {
+    const seller = await newSeller(market, demoOperator)
+    const payTo = demoSeller
+    const stranger = generatePrivateKey()
+    const [honest, cheap, forged, altered] = await Promise.all([
+      seller.product('honest', 5, payTo),
+      seller.product('swapped', 1, payTo),
+      seller.product('forged', 5, payTo),
+      seller.product('altered', 5, payTo),
+    ])
+    const swapped = { ...seller.link('swapped', await seller.product('swapped', 50, payTo)), cid: cheap }
+    await seller.tamper(altered, JSON.stringify({ name: 'Altered', price: 0.01 }))
+    await ops('mapping-codedisp', '100', seller.address, 'honest', 'honest-pool')
+    await ops('seed-pool', 'honest-pool', 'H-1')
+    for (const sku of ['swapped', 'forged', 'altered']) await ops('mapping-codedisp', '100', seller.address, sku, 'honest-pool')
+    await seller.publish([
+      seller.link('honest', honest),
+      swapped,
+      seller.link('forged', forged, stranger),
+      seller.link('altered', altered),
+    ])
+
+    const anybody = new Market(market.marketUrl)
+    const page = await until('the honest product is listed', async () => {
+      const found = await anybody.catalog(demoOperator, [seller.address])
+      return found.products.length > 0 && found
+    })
+    expect(page.products.map(({ product }) => product.sku)).toEqual(['honest'])
+    expect(page.errors).toEqual([expect.objectContaining({ avatar: seller.address, stage: 'payload', code: 'PAYLOAD_UNAVAILABLE', cid: altered })])
+    const buyer = await signedInBuyer(market.marketUrl)
+    for (const sku of ['swapped', 'forged', 'altered']) {
+      await expect(buyer.checkOut(demoOperator, seller.address, sku), sku).rejects.toMatchObject({ status: 422, code: 'product_not_found' })
+    }
+    await expect(buyer.checkOut(demoOperator, seller.address, 'honest')).resolves.toMatchObject({ orderId: expect.any(String) })
+  })
+
+  it('keeps a product that was verified when its block is damaged later, and takes it down when the seller does', async () => {
+    const seller = await newSeller(market, demoOperator)
+    await ops('mapping-codedisp', '100', seller.address, 'lamp', 'honest-pool')
+    const lamp = await seller.product('lamp', 5, demoSeller)
+    const lampLink = seller.link('lamp', lamp)
+    await seller.publish([lampLink])
+    const anybody = new Market(market.marketUrl)
+    const skus = async () => (await anybody.catalog(demoOperator, [seller.address])).products.map(({ product }) => product.sku)
+    await until('the lamp is listed', async () => (await skus()).includes('lamp'))
+
+    await seller.tamper(lamp, 'no JSON at all')
+    const chair = await seller.product('chair', 9, demoSeller)
+    await seller.publish([lampLink, seller.link('chair', chair)])
+    await until('the chair is listed', async () => (await skus()).includes('chair'))
+    expect((await skus()).sort()).toEqual(['chair', 'lamp'])
+
+    await seller.publish([seller.link('chair', chair)])
+    await until('the lamp is gone', async () => !(await skus()).includes('lamp'))
+    expect(await skus()).toEqual(['chair'])
+  })
+
+  it('clients:6 writes feeds, pay action and no fulfilment address into the offers, from the configured base', async () => {
+    const response = await fetch(`${market.marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}&pageSize=2`)
+    expect(response.headers.get('content-type')).toBe('application/ld+json; charset=utf-8')
+    const cursor = response.headers.get('x-next-cursor')!
+    expect(cursor).toBe(btoa('{"start":2}'))
+    const next = /^<(.+)>; rel="next"$/.exec(response.headers.get('link')!)![1]!
+    const page = (await response.json()) as { products: { product: { sku: string; offers: Record<string, unknown>[] } }[]; nextCursor: string }
+    const rest = (await (await fetch(next)).json()) as typeof page
+    expect([page.products.length, rest.products.length, page.nextCursor]).toEqual([2, 1, cursor])
+    const offers = new Map([...page.products, ...rest.products].map(({ product }) => [product.sku, product.offers[0]!]))
+    const feed = (kind: string) => `${market.marketUrl}/inventory/${kind}/100/${demoSeller}/${DEMO_CODE_SKU}`
+    expect(offers.get(DEMO_CODE_SKU)).toMatchObject({
+      price: 5,
+      availabilityFeed: feed('availability'),
+      inventoryFeed: feed('inventory'),
+      fulfillmentEndpoint: null,
+      potentialAction: { '@type': 'PayAction', price: 5, priceCurrency: 'CRC', recipient: { '@id': expect.stringMatching(/^eip155:100:0x/) } },
+    })
+    expect(offers.get('heron-print')).toMatchObject({ availabilityFeed: null, inventoryFeed: null })
+    expect(await (await fetch(feed('availability'))).json()).toBe('https://schema.org/InStock')
+    expect(await (await fetch(feed('inventory'))).json()).toMatchObject({ '@type': 'QuantitativeValue', value: expect.any(Number), unitCode: 'C62' })
+    expect((await fetch(feed('inventory').replace(DEMO_CODE_SKU, 'heron-print'))).status).toBe(404)
   })
 })
