@@ -21,7 +21,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       avatar text collate "C" not null,
       faults jsonb not null default '[]' check (jsonb_typeof(faults) = 'array'),
       dropped jsonb not null default '[]' check (jsonb_typeof(dropped) = 'array'),
-      primary key (chain_id, operator, avatar),
+      primary key (chain_id, avatar, operator),
       foreign key (chain_id, avatar) references catalog_avatars on delete cascade
     )`.execute(db)
   await sql`

@@ -1,0 +1,114 @@
+import { createTestDatabase, type TestDatabase } from '@market/testkit/testDatabase'
+import { type Kysely, sql } from 'kysely'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openDatabase, parseConnection, waitForDatabase } from './db.ts'
+import { StartupError } from './errors.ts'
+import { acquireLease, assertLease, LeaseLostError, releaseLease } from './lease.ts'
+import { createLog } from './log.ts'
+import { migrateToLatest } from './migrate.ts'
+
+type Any = any
+
+let database: TestDatabase
+let one: ReturnType<typeof openDatabase<Any>>
+let two: ReturnType<typeof openDatabase<Any>>
+const log = createLog('test', 'error')
+
+const migrations = {
+  '0001_leases': {
+    up: (db: Kysely<unknown>) =>
+      sql`create table leases (name text primary key, holder text, expires_at timestamptz, epoch bigint)`.execute(db).then(() => {}),
+  },
+}
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  one = openDatabase(database.url, { name: 'one', poolSize: 2 })
+  two = openDatabase(database.url, { name: 'two', poolSize: 2 })
+})
+afterAll(async () => {
+  await Promise.all([one.close(), two.close()])
+  await database.drop()
+})
+
+describe('migrateToLatest', () => {
+  it('two at once apply each migration once', async () => {
+    await Promise.all([migrateToLatest(one.db, migrations, log), migrateToLatest(two.db, migrations, log)])
+    const { rows } = await sql`select name from kysely_migration`.execute(one.db)
+    expect(rows).toEqual([{ name: '0001_leases' }])
+  })
+
+  it('a migration that fails leaves nothing behind and ends the start', async () => {
+    const failing = {
+      ...migrations,
+      '0002_half': {
+        async up(db: Kysely<unknown>) {
+          await sql`create table half (id int)`.execute(db)
+          await sql`select 1/0`.execute(db)
+        },
+      },
+    }
+    await expect(migrateToLatest(one.db, failing, log)).rejects.toThrow(new StartupError('migration 0002_half failed: division by zero'))
+    await expect(sql`select 1 from half`.execute(one.db)).rejects.toThrow('does not exist')
+  })
+})
+
+describe('lease', () => {
+  it('payments:P29 goes to another only when it has run out', async () => {
+    const first = await acquireLease(one.db, 'poll', 'A', 60)
+    expect(first).toEqual({ name: 'poll', holder: 'A', epoch: '1' })
+    expect(await acquireLease(two.db, 'poll', 'B', 60)).toBeUndefined()
+    expect(await acquireLease(one.db, 'poll', 'A', 60)).toEqual(first)
+    await releaseLease(two.db, 'poll', 'B')
+    expect(await acquireLease(two.db, 'poll', 'B', 60)).toBeUndefined()
+    await releaseLease(one.db, 'poll', 'A')
+    await sql`select pg_sleep(0.01)`.execute(one.db)
+    expect(await acquireLease(two.db, 'poll', 'B', 60)).toEqual({ name: 'poll', holder: 'B', epoch: '2' })
+  })
+
+  it('payments:P30 turns away a holder that slept through a takeover', async () => {
+    const old = (await acquireLease(one.db, 'sleepy', 'A', -1))!
+    const next = (await acquireLease(two.db, 'sleepy', 'B', 60))!
+    await expect(one.db.transaction().execute((tx: Any) => assertLease(tx, old))).rejects.toThrow(LeaseLostError)
+    await two.db.transaction().execute((tx: Any) => assertLease(tx, next))
+  })
+
+  it('of twenty who ask at once, one gets it', async () => {
+    const asked = await Promise.all(Array.from({ length: 20 }, (_, i) => acquireLease(i % 2 ? one.db : two.db, 'race', `h${i}`, 60)))
+    expect(asked.filter((lease) => lease !== undefined)).toHaveLength(1)
+  })
+})
+
+describe('waitForDatabase', () => {
+  const wait = async (connection: string, seconds: number) => {
+    const opened = openDatabase(connection, { name: 'wait', poolSize: 1 })
+    try {
+      await waitForDatabase(connection, opened, seconds)
+      return 'ok'
+    } catch (error) {
+      expect(error).toBeInstanceOf(StartupError)
+      return (error as Error).message
+    } finally {
+      await opened.close()
+    }
+  }
+
+  it('comes back when the database answers', async () => {
+    expect(await wait(database.url, 5)).toBe('ok')
+  })
+
+  it('does not wait for what waiting can not mend', async () => {
+    const wrongPassword = database.url.replace(/:[^:@]+@/, ':wrong@')
+    expect(await wait(wrongPassword, 60)).toMatch(/refused the connection: password authentication failed.*run init-db/)
+    expect(await wait(database.url.replace(/[^/]+$/, 'nowhere'), 60)).toMatch(/database nowhere .* does not exist/)
+  })
+})
+
+describe('parseConnection', () => {
+  it('reads URLs and the older form, and quotes neither in its complaint', () => {
+    const parts = { host: 'db', port: 6543, database: 'shop', username: 'ann', password: "p'@;x" }
+    expect(parseConnection("postgres://ann:p'%40%3Bx@db:6543/shop")).toEqual(parts)
+    expect(parseConnection('Host=db;Port=6543;Database=shop;Username=ann;Password=a=b$')).toEqual({ ...parts, password: 'a=b$' })
+    expect(() => parseConnection('sesame open')).toThrow(/^POSTGRES_CONNECTION is not understood: (?!.*sesame)/)
+  })
+})
