@@ -204,7 +204,7 @@ describe('a catalog that somebody tampered with', () => {
     const chair = await seller.product('chair', 9, demoSeller)
     await seller.publish([lampLink, seller.link('chair', chair)])
     await until('the chair is listed', async () => (await skus()).includes('chair'))
-    expect((await skus()).sort()).toEqual(['chair', 'lamp'])
+    expect((await skus()).toSorted()).toEqual(['chair', 'lamp'])
 
     await seller.publish([seller.link('chair', chair)])
     await until('the lamp is gone', async () => !(await skus()).includes('lamp'))

@@ -29,7 +29,6 @@ export async function followAvatars(ctx: MarketContext): Promise<void> {
     const digest = digests.get(avatar)
     if (digest !== undefined && digest !== indexed_digest) await indexAvatar(ctx, lease, avatar, digest)
   }
-  await ctx.db.updateTable('catalog_avatars').set({ checked_at: ctx.now() }).where('chain_id', '=', chainId).execute()
 }
 
 /** Reads what the profile leads to and makes it the catalog of this avatar, in one transaction. */

@@ -17,14 +17,14 @@ it('types.ts names every table and column that the migrations make, with its nul
       from information_schema.columns
       where table_schema = 'public' and table_name not like 'kysely%' and table_name <> 'leases'
       group by table_name`.execute(db)
-    const real = Object.fromEntries(rows.map(({ table_name, columns }) => [table_name, columns.sort()]))
+    const real = Object.fromEntries(rows.map(({ table_name, columns }) => [table_name, columns.toSorted()]))
 
     const source = readFileSync(new URL('types.ts', import.meta.url), 'utf8')
     const tables = source.slice(source.indexOf('export type MarketDatabase'), source.indexOf('/** What the indexer'))
     const typed = Object.fromEntries(
       [...tables.matchAll(/^ {2}(\w+): \{\n([\s\S]*?)^ {2}\}/gm)].map(([, table, body]) => [
         table,
-        [...body!.matchAll(/^ {4}(\w+): (.*)$/gm)].map(([, column, type]) => `${column}${type!.includes('| null') ? '?' : ''}`).sort(),
+        [...body!.matchAll(/^ {4}(\w+): (.*)$/gm)].map(([, column, type]) => `${column}${type!.includes('| null') ? '?' : ''}`).toSorted(),
       ]),
     )
     expect(typed).toEqual(real)

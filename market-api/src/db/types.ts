@@ -28,7 +28,6 @@ export type MarketDatabase = {
     registry_digest: string | null
     indexed_digest: string | null
     indexed_at: Date | null
-    checked_at: Date | null
     fault: CatalogFault | null
   }
   catalog_namespaces: {

@@ -23,7 +23,7 @@ export function connectCirclesRpc(options: { circlesRpc: string; rpc: string; ti
   return {
     async readPayments(after, limit) {
       const table = await query('PaymentReceived', after ? [behind(after)] : [], limit)
-      requireColumns(table, ['blockNumber', 'transactionIndex', 'logIndex', 'transactionHash', 'gateway', 'amount', 'tokenId', 'data'])
+      requireColumns(table, PAYMENT_COLUMNS)
       const positions = table.rows.map((row) => positionOf(row))
       const logs = table.rows.map((row, i) => paymentOf(row, positions[i]!))
       return {
@@ -52,6 +52,8 @@ export function connectCirclesRpc(options: { circlesRpc: string; rpc: string; ti
     },
   }
 }
+
+const PAYMENT_COLUMNS = 'blockNumber transactionIndex logIndex timestamp transactionHash gateway amount tokenId data'.split(' ')
 
 const BY_POSITION = ['blockNumber', 'transactionIndex', 'logIndex'].map((column) => ({ column, sortOrder: 'ASC' }))
 

@@ -33,7 +33,7 @@ export async function decideTrust(ctx: MarketContext, lease: Lease): Promise<voi
       continue
     }
     const verdicts = undecided
-      .filter((transfer) => transfer.gateway_address === gateway && transfer.block_time !== null)
+      .filter((transfer) => transfer.gateway_address === gateway)
       .map((transfer) => {
         const at = {
           blockNumber: Number(transfer.block_number),

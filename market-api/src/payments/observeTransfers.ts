@@ -71,6 +71,7 @@ async function markOrders(tx: MarketContext['db'], chainId: number, logs: Paymen
         when not t.gateway_address = any(o.expected_gateways) then 'unknown_gateway'
         when t.amount_wei is null then 'bad_amount'
         when t.token_avatar is null then 'bad_token'
+        when t.block_time is null then 'bad_time'
       end
     from payment_transfers same
     left join orders o on o.payment_reference = same.payment_reference and o.chain_id = same.chain_id

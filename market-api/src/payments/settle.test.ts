@@ -52,7 +52,7 @@ describe('settle', () => {
     fc.assert(
       fc.property(fc.bigInt({ min: 1n, max: 12n }), histories, settings, fc.infiniteStream(fc.nat()), (price, history, depth, order) => {
         const transfers = history.map(({ block, amount }) => transfer(block, amount))
-        const shuffled = transfers.map((t) => ({ t, key: order.next().value })).sort((a, b) => a.key - b.key).map(({ t }) => t)
+        const shuffled = transfers.map((t) => ({ t, key: order.next().value })).toSorted((a, b) => a.key - b.key).map(({ t }) => t)
         const result = settle(price, shuffled, depth)
 
         const sumOf = (list: CreditedTransfer[]) => list.reduce((total, t) => total + t.amountWei, 0n)

@@ -21,7 +21,7 @@ describe('trust', () => {
   it('payments:P9 lets the latest word win, whatever order the rows come in', () => {
     const rows = [log(5, 0n), log(3, FOREVER)]
     expect(trustedAt(rows, A, at(9), 1000n)).toBe(false)
-    expect(trustedAt(rows.reverse(), A, at(9), 1000n)).toBe(false)
+    expect(trustedAt(rows.toReversed(), A, at(9), 1000n)).toBe(false)
     expect(trustedAt([log(5, FOREVER), log(3, 0n)], A, at(9), 1000n)).toBe(true)
   })
 

@@ -4,6 +4,8 @@ import { drain } from './http.ts'
 import type { Log } from './log.ts'
 
 const DRAIN_MS = 10_000
+/** Whatever is still under way then is cut: everything here survives a kill. */
+const SHUTDOWN_MS = 15_000
 
 export type Running = {
   servers: Server[]
@@ -38,6 +40,10 @@ export async function runService(log: Log, start: () => Promise<Running>): Promi
     if (stopping) return
     stopping = true
     log.info({ signal }, 'stopping')
+    setTimeout(() => {
+      log.warn({}, 'stopped with work under way; it is taken up again')
+      process.exit(0)
+    }, SHUTDOWN_MS).unref()
     await running.quiesce?.()
     await Promise.all(running.servers.map((server) => drain(server, DRAIN_MS)))
     await running.close()

@@ -10,7 +10,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       registry_digest text,
       indexed_digest text,
       indexed_at timestamptz,
-      checked_at timestamptz,
       fault jsonb check (jsonb_typeof(fault) = 'object'),
       primary key (chain_id, avatar)
     )`.execute(db)
