@@ -313,6 +313,9 @@ describe('baskets', () => {
     ['market-api:A-020', { items: [{ orderQuantity: 1, orderedItem: { sku: 'x' } }] }, "Each basket item must have a seller address (Parameter 'basket')", '/items/0'],
     ['W-27', { items: [null] }, 'Invalid basket JSON', '/items/0'],
     ['W-27', '{"items":', 'Invalid JSON', undefined],
+    ['W-24', '{"ttlSeconds":5,"ttlSeconds":6}', 'Invalid JSON', undefined],
+    ['what Postgres can not keep:', '{"customer":{"givenName":"a\\u0000b"}}', 'Invalid JSON', undefined],
+    ['what Postgres can not keep:', '{"customer":{"givenName":"\\ud800"}}', 'Invalid JSON', undefined],
   ])('%s refuses a patch with 400 and says where', async (_, body, error, at) => {
     const response = await patch(await create(), body)
     const answer = (await response.json()) as { error: string; details: { path?: string } | null }
@@ -387,6 +390,13 @@ describe('catalog queries', () => {
   ])('%s refuses ?%s', async (_, query, error) => {
     const response = await fetch(`${replicas[0]!.url}/api/operator/${operator}/catalog?${query}`)
     expect([response.status, await response.json()]).toEqual([400, expect.objectContaining({ error })])
+  })
+
+  it('a sku nobody can sell is not configured, whatever bytes it has', async () => {
+    for (const sku of ['nope', '%00', '%F0%9F%8C%8A', 'a%2Fb', 'x'.repeat(100)]) {
+      const response = await fetch(`${replicas[0]!.url}/inventory/inventory/100/${operator}/${sku}`)
+      expect([response.status, await response.json()]).toEqual([404, expect.objectContaining({ error: 'Product not configured' })])
+    }
   })
 
   it('market-api:A-174 market-api:A-177 limits avatars and pages', async () => {

@@ -1,4 +1,5 @@
 import { AddressError } from '@market/contracts/address'
+import { CanonicalJsonError, parseStrictJson } from '@market/contracts/canonicalJson'
 import { InvalidError } from '@market/kit/errors'
 import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
@@ -23,14 +24,17 @@ export function requireJsonType(c: Context): void {
   }
 }
 
-/** The body as JSON; empty or absent reads as `whenEmpty`. */
+/** The body as JSON, duplicate member names refused (market-api.md W-24); empty or absent reads as `whenEmpty`. */
 export async function readJson(c: Context, whenEmpty?: unknown): Promise<unknown> {
   const text = await c.req.text()
   if (text.trim() === '' && whenEmpty !== undefined) return whenEmpty
+  // JSON can say it, Postgres can't keep it.
+  if (text.includes('\\u0000')) throw new InvalidError('invalid_json', 'Invalid JSON', { detail: 'NUL in a text' })
   try {
-    return JSON.parse(text)
-  } catch {
-    throw new InvalidError('invalid_json', 'Invalid JSON')
+    return parseStrictJson(text)
+  } catch (error) {
+    if (!(error instanceof CanonicalJsonError)) throw error
+    throw new InvalidError('invalid_json', 'Invalid JSON', { detail: error.message })
   }
 }
 

@@ -1,6 +1,7 @@
 import { normalizeAddress } from '@market/contracts/address'
+import { isSku } from '@market/contracts/catalogDocuments'
 import { QuantitativeValue } from '@market/contracts/fulfillment'
-import { InvalidError } from '@market/kit/errors'
+import { InvalidError, NotFoundError } from '@market/kit/errors'
 import { type Context, Hono } from 'hono'
 import type { MarketContext } from '../context.ts'
 import { checkAddress } from '../http/body.ts'
@@ -32,5 +33,7 @@ function keyOf(c: Context) {
   const chainId = Number(c.req.param('chainId'))
   if (!Number.isSafeInteger(chainId)) throw new InvalidError('invalid_chain', 'chainId must be an integer')
   const seller = checkAddress('/seller', () => normalizeAddress(c.req.param('seller') ?? ''))
-  return { chainId, seller, sku: c.req.param('sku') ?? '' }
+  const sku = (c.req.param('sku') ?? '').trim().toLowerCase()
+  if (!isSku(sku)) throw new NotFoundError('not_configured', 'Product not configured')
+  return { chainId, seller, sku }
 }
