@@ -99,6 +99,25 @@ describe('a purchase through real processes', () => {
     expect(codesOfLoser).toEqual(['ONE-MORE'])
   })
 
+  it('fulfilment:F-39 a line that lost its route waits for a person, and is delivered once it has one again', async () => {
+    const sku = 'heron-print'
+    await ops('seed-pool', 'prints', 'PRINT-1')
+    await ops('mapping-codedisp', '100', demoSeller, sku, 'prints')
+    const buyer = await signedInBuyer(market.marketUrl)
+    const { orderId, paymentReference } = await buyer.checkOut(demoOperator, demoSeller, sku)
+    await orders`update market_service_routes set enabled = false where sku = ${sku}`
+    await buyer.pay(market.rpcUrl, demoOperator, demoSeller, sku, paymentReference)
+    const [job] = await until('the line waits', async () => {
+      const jobs = await buyer.market.fulfillments(orderId)
+      return jobs[0]?.state === 'waiting' && jobs
+    })
+    expect(job).toMatchObject({ offerType: 'unrouted', reason: 'route_not_found' })
+
+    expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'prints')).toMatchObject({ mapping: 'unchanged', route: 'updated' })
+    await orders`update fulfillment_jobs set next_attempt_at = now() where order_id = ${orderId}`
+    await until('it is delivered', async () => (await buyer.market.order(orderId)).outbox[0]?.payload.codes?.[0] === 'PRINT-1')
+  })
+
   it('a basket that is checked out twenty times at once becomes one order', async () => {
     const buyer = await signedInBuyer(market.marketUrl)
     const basketId = await buyer.market.createBasket({ buyer: buyer.buyer, operator: demoOperator, chainId: 100 })

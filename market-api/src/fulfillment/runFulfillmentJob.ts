@@ -6,6 +6,7 @@ import type { MarketDatabase } from '../db/types.ts'
 import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
 import type { FulfillmentCall } from '../serviceRoutes/adapterClient.ts'
 import { type JobOutcome, outcomeOf } from './outcome.ts'
+import { UNROUTED } from './planJobs.ts'
 
 type Job = Selectable<MarketDatabase['fulfillment_jobs']>
 
@@ -90,16 +91,19 @@ async function callAdapter(ctx: MarketContext, job: Job, url: string): Promise<F
   }
 }
 
-/** Routes are looked up again at execution; the offer type stays what it was when the job was made. */
+/**
+ * Routes are looked up again at execution; the offer type stays what it was when the job was made. A job that had none
+ * then takes the one its lines have got since, if that is one for all of them.
+ */
 async function fulfillmentUrl(ctx: MarketContext, job: Job): Promise<string | undefined> {
   const lines = await linesOf(ctx, job)
   const chainId = Number(job.chain_id)
   const routes = await findRoutes(ctx, chainId, lines.map((line) => ({ seller: job.seller_address, sku: line.sku })))
   const urls = lines.map((line) => {
     const route = routes.get(routeKey(job.seller_address, line.sku))
-    return route?.offerType === job.offer_type ? route.fulfillmentUrl : undefined
+    return job.offer_type === UNROUTED || route?.offerType === job.offer_type ? route?.fulfillmentUrl : undefined
   })
-  return urls.includes(undefined) ? undefined : urls[0]
+  return new Set(urls).size === 1 ? urls[0] : undefined
 }
 
 const linesOf = (ctx: MarketContext, job: Job) =>

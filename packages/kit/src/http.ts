@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Server } from 'node:http'
 import { serve } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
-import { routePath } from 'hono/route'
+import { matchedRoutes } from 'hono/route'
 import { AppError, messageOf, StartupError } from './errors.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -45,7 +45,7 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
     await next()
     const seconds = (performance.now() - started) / 1000
     // The pattern, never the path: a basket's id in the path is the capability to read it.
-    const route = routePath(c, -1)
+    const route = matchedRoutes(c).findLast(({ path }) => !path.endsWith('*'))?.path ?? 'unmatched'
     metrics.requestSeconds.observe({ method: c.req.method, route, status: c.res.status }, seconds)
     if (!QUIET.has(route)) {
       c.var.log.info({ method: c.req.method, route, status: c.res.status, ms: Math.round(seconds * 1000) }, 'request')
