@@ -116,6 +116,7 @@ describe('a purchase through real processes', () => {
     expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'prints')).toMatchObject({ mapping: 'unchanged', route: 'updated' })
     await orders`update fulfillment_jobs set next_attempt_at = now() where order_id = ${orderId}`
     await until('it is delivered', async () => (await buyer.market.order(orderId)).outbox[0]?.payload.codes?.[0] === 'PRINT-1')
+    await orders`update market_service_routes set enabled = false where sku = ${sku}`
   })
 
   it('a basket that is checked out twenty times at once becomes one order', async () => {

@@ -24,6 +24,7 @@ import {
   place,
   refusal,
   type Start,
+  stackRefusal,
   start,
   stock,
 } from './startCommand.ts'
@@ -151,18 +152,8 @@ describe('npm start, from the first time on', () => {
     await expectNothingLeft(where, processes)
   })
 
-  it('ends with one line when the chain dies, and sells again on one that lost its last seconds', async () => {
-    market = begin(where)
-    await market.ready()
-    const processes = await descendantsOf(market)
-    process.kill(await pidOf(market, /bin\/anvil /), 'SIGKILL')
-    expect(await market.ended).toMatchObject({ code: 1 })
-    expect(market.stderr()).toEqual([
-      'circles-market: anvil, the dev chain, died (SIGKILL); everything is stopped and the data kept, start again',
-    ])
-    await expectNothingLeft(where, processes)
-
-    // More than seconds: all of it. Nothing that market-api has read is there any more.
+  it('sells on when all else than Postgres is lost', async () => {
+    // Also what a crash of the chain leads to, which loses its last seconds: market-api has read what is not there any more.
     await rm(join(where.dataDir, 'chain'), { recursive: true })
     await rm(join(where.dataDir, 'ipfs'), { recursive: true })
     market = begin(where)
@@ -174,25 +165,34 @@ describe('npm start, from the first time on', () => {
 })
 
 describe('npm start, interrupted', () => {
+  let where: Place
+
   it.each([
-    ['before anything runs', undefined],
-    ['while Postgres starts', 'dev chain is ready'],
-    ['while the services start', 'codedispenser is ready'],
-  ])('leaves nothing running: %s', async (_, text) => {
-    const where = await newPlace()
+    ['before anything runs', 'SIGHUP', undefined],
+    ['while Postgres starts', 'SIGTERM', 'dev chain is ready'],
+    ['while the services start', 'SIGINT', 'codedispenser is ready'],
+  ] as const)('leaves nothing running: %s', async (_, signal, text) => {
+    where = await newPlace()
     const market = begin(where)
     if (text) await market.shows(text)
     // The lock comes first of all.
     else await until('it has begun', () => readFile(join(where.dataDir, 'start.lock')))
     const processes = await descendantsOf(market)
-    market.kill('SIGINT')
+    market.kill(signal)
     expect({ ...(await market.ended), stderr: market.stderr() }).toEqual({ code: 130, signal: null, stderr: [] })
     await expectNothingLeft(where, processes)
+  })
 
-    if (text !== 'codedispenser is ready') return
-    const again = begin(where)
-    await again.ready()
-    await stopBy('SIGHUP', again, where)
+  it('starts after that, and ends with one line when the chain dies', async () => {
+    const market = begin(where)
+    await market.ready()
+    const processes = await descendantsOf(market)
+    process.kill(await pidOf(market, /bin\/anvil /), 'SIGKILL')
+    expect(await market.ended).toMatchObject({ code: 1 })
+    expect(market.stderr()).toEqual([
+      'circles-market: anvil, the dev chain, died (SIGKILL); everything is stopped and the data kept, start again',
+    ])
+    await expectNothingLeft(where, processes)
   })
 })
 
@@ -253,11 +253,21 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
     )
   })
 
-  it.each(['MARKET_API_PORT', 'MARKET_CODE_DISPENSER_PORT', 'MARKET_POSTGRES_PORT', 'DEV_CHAIN_PORT'])('%s in use', async (variable) => {
+  it('a port in use', async () => {
     const port = await listenOn(createServer())
-    expect(await refusal(await newPlace(), { [variable]: String(port) })).toMatch(
-      new RegExp(`: port ${port} .* is in use; stop what listens there or set ${variable}$`),
+    expect(await refusal(await newPlace(), { DEV_CHAIN_PORT: String(port) })).toBe(
+      `circles-market: port ${port} (the dev chain) is in use; stop what listens there or set DEV_CHAIN_PORT`,
     )
+    for (const [part, variable] of [
+      ['market', 'MARKET_API_PORT'],
+      ['codeDispenser', 'MARKET_CODE_DISPENSER_PORT'],
+      ['postgres', 'MARKET_POSTGRES_PORT'],
+      ['devChain', 'DEV_CHAIN_PORT'],
+    ] as const) {
+      const where = await newPlace()
+      const said = await stackRefusal(where, { ports: { ...where.ports, [part]: port } })
+      expect(said).toMatch(new RegExp(`^port ${port} .* is in use; .* set ${variable}$`))
+    }
   })
 
   it('a data folder that cannot be', async () => {
@@ -277,7 +287,7 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
     const where = await newPlace()
     await mkdir(dirname(join(where.dataDir, file)), { recursive: true })
     await writeFile(join(where.dataDir, file), text)
-    expect(await refusal(where)).toMatch(said)
+    expect(await stackRefusal(where)).toMatch(said)
     expect(await readFile(join(where.dataDir, file), 'utf8')).toBe(text)
   })
 
@@ -287,43 +297,52 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
     )
   })
 
-  it.concurrent('a Postgres that is not there, or mute, or refuses us', async () => {
-    const { hostname, port } = new URL(inject('postgresUrl'))
+  /** Answers whatever it is asked with that. */
+  async function startPage(answer: string) {
+    const server = createHttpServer((request, response) => {
+      request.resume()
+      response.end(answer)
+    })
+    return `http://127.0.0.1:${await listenOn(server)}`
+  }
+
+  it('a Postgres that is not there, or mute, or refuses us', async () => {
+    const { hostname: host, port } = new URL(inject('postgresUrl'))
     const mute = await listenOn(createServer())
-    const server = (at: number | string) => ({ POSTGRES_HOST: hostname, POSTGRES_PORT: String(at), POSTGRES_PASSWORD: 'wrong' })
+    const rpc = await startPage('{"jsonrpc":"2.0","id":1,"result":"0x64"}')
+    const server = (at: number | string) => ({
+      postgres: { host, port: Number(at), user: 'postgres', password: 'wrong' },
+      chain: { rpc, circlesRpc: rpc },
+    })
     const began = Date.now()
     const [absent, silent, refused] = await Promise.all([
-      refusal(await newPlace(), server(await freePort())),
-      refusal(await newPlace(), server(mute)),
-      refusal(await newPlace(), server(port)),
+      stackRefusal(await newPlace(), server(await freePort())),
+      stackRefusal(await newPlace(), server(mute)),
+      stackRefusal(await newPlace(), server(port)),
     ])
-    expect(absent).toMatch(/init-db failed: .* does not accept connections after 5 s: .*ECONNREFUSED.*POSTGRES_HOST/)
-    expect(silent).toMatch(/init-db failed: .* does not accept connections after 5 s: .*POSTGRES_HOST/)
-    expect(refused).toMatch(/init-db failed: .* refuses user 'postgres': .*POSTGRES_PASSWORD/)
+    expect(absent).toMatch(/^init-db failed: .* does not accept connections after 5 s: .*ECONNREFUSED.*POSTGRES_HOST/)
+    expect(silent).toMatch(/^init-db failed: .* does not accept connections after 5 s: .*POSTGRES_HOST/)
+    expect(refused).toMatch(/^init-db failed: .* refuses user 'postgres': .*POSTGRES_PASSWORD/)
     expect(Date.now() - began).toBeLessThan(20_000)
   })
 
-  it.concurrent('a chain or an IPFS that is not there, or something else', async () => {
+  it('a chain or an IPFS that is not there, or something else', async () => {
     const nobody = `http://127.0.0.1:${await freePort()}`
-    const page = createHttpServer((_, response) => response.end('<html>'))
-    const website = `http://127.0.0.1:${await listenOn(page)}`
-    const node = createHttpServer((request, response) => {
-      request.resume()
-      response.end('{"jsonrpc":"2.0","id":1,"result":"0x1"}')
-    })
-    const mainnet = `http://127.0.0.1:${await listenOn(node)}`
-    const said = await Promise.all([
-      refusal(await newPlace(), { RPC: nobody }),
-      refusal(await newPlace(), { RPC: website }),
-      refusal(await newPlace(), { RPC: mainnet }),
-      refusal(await newPlace(), { IPFS_RPC_URL: `${nobody}/api/v0` }),
-    ])
-    expect(said).toEqual([
-      expect.stringMatching(/: RPC 127\.0\.0\.1:\d+ does not answer \(ECONNREFUSED\); start .*correct RPC/),
-      expect.stringMatching(/: RPC 127\.0\.0\.1:\d+ does not answer as JSON-RPC does; correct RPC/),
-      expect.stringMatching(/: RPC 127\.0\.0\.1:\d+ is a node of chain 1, not of 100; correct RPC or CHAIN_ID/),
-      expect.stringMatching(/: IPFS_RPC_URL 127\.0\.0\.1:\d+ does not answer \(ECONNREFUSED\); start .*correct IPFS_RPC_URL/),
-    ])
+    expect(await refusal(await newPlace(), { RPC: nobody })).toMatch(
+      /: RPC 127\.0\.0\.1:\d+ does not answer \(ECONNREFUSED\); start .*correct RPC/,
+    )
+    expect(await stackRefusal(await newPlace(), { ipfsRpcUrl: `${nobody}/api/v0` })).toMatch(
+      /^IPFS_RPC_URL 127\.0\.0\.1:\d+ does not answer \(ECONNREFUSED\); start .*correct IPFS_RPC_URL/,
+    )
+    const gnosis = await startPage('{"jsonrpc":"2.0","id":1,"result":"0x64"}')
+    const chain = async (rpc: string, circlesRpc = rpc) => stackRefusal(await newPlace(), { chain: { rpc, circlesRpc } })
+    expect(await chain(await startPage('<html>'))).toMatch(/^RPC \S+ does not answer as JSON-RPC does; correct RPC$/)
+    expect(await chain(await startPage('{"jsonrpc":"2.0","id":1,"result":"0x1"}'))).toMatch(
+      /^RPC \S+ is a node of chain 1, not of 100; correct RPC or CHAIN_ID$/,
+    )
+    expect(await chain(gnosis, await startPage('{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}'))).toMatch(
+      /^CIRCLES_RPC \S+ knows no circles_query; set CIRCLES_RPC to a Circles RPC host$/,
+    )
   })
 
   it('a Node that is too old', async () => {

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { assertPortFree, freePort } from '@market/devstack/ports'
 import { lookUpProcess } from '@market/devstack/processes'
+import { type StackOptions, startStack } from '@market/devstack/stack'
 import { until } from '@market/testkit/until'
 import { expect } from 'vitest'
 import { DEMO_CODE_SKU, demoOperator, demoSeller } from '../scripts/demoSeller.ts'
@@ -17,11 +18,11 @@ const script = (name: string) => fileURLToPath(new URL(`../scripts/dist/${name}.
 
 /** Blank, which counts as unset, so that neither the developer's shell nor their `.env` decides what a test sees. */
 const UNSET = Object.fromEntries(
-  [
-    ...['POSTGRES_HOST', 'POSTGRES_PORT', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'IPFS_RPC_URL', 'IPFS_RPC_BEARER'],
-    ...['RPC', 'CIRCLES_RPC', 'CHAIN_ID', 'LOG_LEVEL', 'FAILPOINT', 'PUBLIC_BASE_URL', 'INIT_DB_WAIT_SECONDS'],
-    ...['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD', 'CIRCLES_SERVICE_KEY', 'MARKET_JWT_PRIVATE_KEY'],
-  ].map((name) => [name, '']),
+  `POSTGRES_HOST POSTGRES_PORT POSTGRES_USER POSTGRES_PASSWORD IPFS_RPC_URL IPFS_RPC_BEARER RPC CIRCLES_RPC CHAIN_ID LOG_LEVEL
+  FAILPOINT PUBLIC_BASE_URL INIT_DB_WAIT_SECONDS DB_MARKET_API_PASSWORD DB_CODEDISP_PASSWORD CIRCLES_SERVICE_KEY
+  MARKET_JWT_PRIVATE_KEY`
+    .split(/\s+/)
+    .map((name) => [name, '']),
 )
 
 /** A data folder that does not exist yet, and free ports. */
@@ -46,21 +47,22 @@ export type Start = {
   ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
 }
 
+const environment = ({ dataDir, ports }: Place, env: Record<string, string>) => ({
+  ...process.env,
+  ...UNSET,
+  MARKET_DATA_DIR: dataDir,
+  MARKET_API_PORT: String(ports.market),
+  MARKET_CODE_DISPENSER_PORT: String(ports.codeDispenser),
+  MARKET_POSTGRES_PORT: String(ports.postgres),
+  DEV_CHAIN_PORT: String(ports.devChain),
+  // What a killed service leaves taken is free again the sooner.
+  LEASE_SECONDS: '2',
+  ...env,
+})
+
 /** What `npm start` runs, as a process of its own. */
-export function start({ dataDir, ports }: Place, env: Record<string, string> = {}): Start {
-  const child = spawn(process.execPath, [script('start')], {
-    env: {
-      ...process.env,
-      ...UNSET,
-      MARKET_DATA_DIR: dataDir,
-      MARKET_API_PORT: String(ports.market),
-      MARKET_CODE_DISPENSER_PORT: String(ports.codeDispenser),
-      MARKET_POSTGRES_PORT: String(ports.postgres),
-      DEV_CHAIN_PORT: String(ports.devChain),
-      ...env,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+export function start(where: Place, env: Record<string, string> = {}): Start {
+  const child = spawn(process.execPath, [script('start')], { env: environment(where, env), stdio: ['ignore', 'pipe', 'pipe'] })
   let [stdout, stderr] = ['', '']
   child.stdout.on('data', (chunk) => (stdout += String(chunk)))
   child.stderr.on('data', (chunk) => (stderr += String(chunk)))
@@ -148,18 +150,34 @@ export async function refusal(where: Place, env: Record<string, string> = {}): P
   return started.stderr()[0]!
 }
 
+/** As `refusal`, of what the command runs, without the command: gives what it would say behind its name. */
+export async function stackRefusal(where: Place, options: Partial<StackOptions> = {}): Promise<string> {
+  const { dataDir, ports } = where
+  const error = await startStack({ dataDir, ports, fast: true, env: environment(where, {}), ...options }).then(
+    (stack) => stack.stop(),
+    (reason: Error) => reason,
+  )
+  expect(error).toMatchObject({ name: 'DevstackError', message: expect.not.stringContaining('\n') })
+  await expectNothingLeft(where)
+  return (error as Error).message
+}
+
 /** `npm run demo -- --json` */
 export async function buyOne({ marketUrl, chainUrl }: Place, ...more: string[]) {
   const { stdout } = await run(process.execPath, [script('demo'), '--market', marketUrl, '--rpc', chainUrl, '--json', ...more])
   return JSON.parse(stdout) as { ok: boolean; buyer: string; orderId: string; codes: string[] }
 }
 
-export async function stock({ marketUrl }: Place): Promise<number> {
-  const response = await fetch(`${marketUrl}/inventory/100/${demoSeller}/${DEMO_CODE_SKU}`)
-  return ((await response.json()) as { value: number }).value
+type Listed = { productCid: string; publishedAt: number; product: { sku: string; offers: { inventoryFeed: string | null }[] } }
+
+export async function listedProducts({ marketUrl }: Place): Promise<Listed[]> {
+  const response = await fetch(`${marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}`)
+  return ((await response.json()) as { products: Listed[] }).products
 }
 
-export async function listedProducts({ marketUrl }: Place) {
-  const response = await fetch(`${marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}`)
-  return ((await response.json()) as { products: { productCid: string; publishedAt: number; product: { sku: string } }[] }).products
+/** How many codes are left, from the feed that the offer names. */
+export async function stock(where: Place): Promise<number> {
+  const code = (await listedProducts(where)).find(({ product }) => product.sku === DEMO_CODE_SKU)!
+  const response = await fetch(code.product.offers[0]!.inventoryFeed!)
+  return ((await response.json()) as { value: number }).value
 }

@@ -7,7 +7,6 @@ import { messageOf } from '@market/kit/errors'
 import { DevstackError } from '@market/devstack/errors'
 import { type Stack, startStack } from '@market/devstack/stack'
 import * as z from 'zod'
-import { DEMO_PRODUCTS, demoOperator, demoSeller, seedDemoSeller } from './demoSeller.ts'
 
 const PORTS = ['MARKET_API_PORT', 'MARKET_CODE_DISPENSER_PORT', 'MARKET_POSTGRES_PORT', 'DEV_CHAIN_PORT'] as const
 /** Also when other fields are wrong: every problem is told at once. */
@@ -125,8 +124,9 @@ try {
           },
     ipfsRpcUrl: config.IPFS_RPC_URL,
     chain: rpc && circlesRpc ? { rpc, circlesRpc } : undefined,
-    // The dev chain is quick; waiting for it as for Gnosis Chain would only bore. Anything set in the environment wins.
-    env: { POLL_SECONDS: '1', CATALOG_POLL_SECONDS: '1', ...process.env },
+    // The dev chain is quick, and one machine needs no patience with a replica that was killed; waiting as in production
+    // would only bore. Anything set in the environment wins.
+    env: { POLL_SECONDS: '1', CATALOG_POLL_SECONDS: '1', LEASE_SECONDS: '5', ...process.env },
     onLine: printLine,
     onProgress: (text) => say(`[${seconds()} s] ${text}`),
     onGivenUp: (news) => {
@@ -135,8 +135,10 @@ try {
     },
     signal: interrupted.signal,
   })
+  // Takes a third of a second to load, which a start that fails at once and a chain without demo seller need not spend.
+  const demo = rpc === undefined ? import('./demoSeller.ts') : undefined
   const stack = await starting
-  const seller = rpc === undefined ? await seed(stack, config) : undefined
+  const seller = demo && (await seed(await demo, stack, config))
   if (!ending) printReady(stack, seller, dataDir)
   isUp = true
 } catch (error) {
@@ -144,7 +146,11 @@ try {
 }
 
 /** The demo seller lives on the dev chain; a chain of the operator's own has its own sellers. */
-async function seed(running: Stack, ipfs: Pick<z.infer<typeof Config>, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER'>): Promise<string> {
+async function seed(
+  { DEMO_PRODUCTS, demoOperator, demoSeller, seedDemoSeller }: typeof import('./demoSeller.ts'),
+  running: Stack,
+  ipfs: Pick<z.infer<typeof Config>, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER'>,
+): Promise<string> {
   const outcome = await seedDemoSeller({
     rpcUrl: running.rpcUrl,
     connections: running.connections,
@@ -190,8 +196,7 @@ Circles Market is up after ${seconds()} s
   data            ${dataDir}
 
 Next, in another terminal:
-  npm run demo            buys one code as a buyer would
-  npm run ops -- --help   what an operator can do
+${seller ? '  npm run demo            buys one code as a buyer would\n' : ''}  npm run ops -- --help   what an operator can do
 LOG_LEVEL=info npm start shows every service's log. Ctrl-C stops everything; the data stays.
 `)
 }

@@ -2,11 +2,14 @@ import { defineAdapter } from '@market/adapter-kit/adapter'
 import type { LineResult } from '@market/contracts/fulfillment'
 import type { CodesDatabase } from './database.ts'
 import { migrations } from './migrations/index.ts'
-import { countAvailable, listAssigned, takeCodes } from './pools.ts'
+import { countAvailable, takeCodes } from './pools.ts'
 
 type Mapping = { poolId: string; downloadUrlTemplate: string | null }
 
-export const codedispenser = defineAdapter<CodesDatabase, Mapping>({
+type CodeLine = LineResult & { codes: string[]; downloadUrls: string[] }
+
+/** Delivers digital codes from pools (adapters.md 2, 11). */
+export const codedispenser = defineAdapter<CodesDatabase, Mapping, CodeLine>({
   offerType: 'codedispenser',
   resultType: 'circles:CodeDispenserResult',
   defaultPort: 5680,
@@ -30,37 +33,37 @@ export const codedispenser = defineAdapter<CodesDatabase, Mapping>({
 
   inventory: (db, mapping) => countAvailable(db, mapping.poolId),
 
-  /** Each line gets all of its codes or none of them; a line that has them from an earlier run keeps them. */
+  /** Each line gets all of its codes or none of them. */
   async fulfill(tx, run, lines) {
-    const delivered = new Map<number, string[]>()
-    const results: LineResult[] = []
-    // Pools in one order for everybody: two runs that wait for each other's pools would deadlock.
-    for (const line of [...lines].sort((a, b) => (a.mapping.poolId < b.mapping.poolId ? -1 : 1))) {
-      const { lineIndex, sku, quantity } = line
-      let codes: string[] | undefined = await listAssigned(tx, run.key, lineIndex)
-      if (codes.length === 0) codes = await takeCodes(tx, line.mapping.poolId, quantity, { runKey: run.key, lineIndex })
-      if (codes) delivered.set(lineIndex, codes)
-      results.push({
+    const wants = lines.map(({ lineIndex, quantity, mapping }) => ({ lineIndex, quantity, poolId: mapping.poolId }))
+    const taken = await takeCodes(tx, run.key, wants)
+    return lines.map(({ lineIndex, sku, quantity, mapping }) => {
+      const codes = taken.get(lineIndex)
+      return {
         lineIndex,
         sku,
         quantity,
         status: codes ? 'ok' : 'depleted',
         message: codes ? null : `The pool has fewer than ${quantity} codes`,
-      })
-    }
-    const inLineOrder = lines
-      .flatMap((line) => (delivered.get(line.lineIndex) ?? []).map((code) => ({ code, template: line.mapping.downloadUrlTemplate })))
-    const downloadUrls = inLineOrder.flatMap(({ code, template }) =>
-      template ? [template.replaceAll('{code}', encodeURIComponent(code))] : [],
-    )
+        codes: codes ?? [],
+        downloadUrls: (codes ?? []).flatMap((code) => downloadUrl(mapping.downloadUrlTemplate, code) ?? []),
+      }
+    })
+  },
+
+  /** `codes` and `downloadUrls` in line order; `downloadUrl`, the first, is what older readers look for. */
+  summarize(lines) {
+    const downloadUrls = lines.flatMap((line) => line.downloadUrls)
     return {
-      lines: results,
-      body: {
-        codes: inLineOrder.map(({ code }) => code),
-        downloadUrl: downloadUrls[0] ?? null,
-        downloadUrls,
-        issuedAt: new Date().toISOString(),
-      },
+      requestedQuantity: lines.reduce((sum, line) => sum + line.quantity, 0),
+      codes: lines.flatMap((line) => line.codes),
+      downloadUrl: downloadUrls[0] ?? null,
+      downloadUrls,
+      issuedAt: new Date().toISOString(),
     }
   },
 })
+
+function downloadUrl(template: string | null, code: string): string | undefined {
+  return template?.replaceAll('{code}', encodeURIComponent(code))
+}

@@ -12,50 +12,55 @@ export async function countAvailable(db: Kysely<CodesDatabase>, poolId: string):
   return Number(n)
 }
 
-/** Codes this run already holds for a line, in the order they were given out. */
-export async function listAssigned(tx: Transaction<CodesDatabase>, runKey: string, lineIndex: number) {
-  const rows = await tx
-    .selectFrom('code_pool_codes')
-    .select('code')
-    .where('run_key', '=', runKey)
-    .where('line_index', '=', lineIndex)
-    .orderBy('code_id')
-    .execute()
-  return rows.map((row) => row.code)
-}
+export type Want = { poolId: string; lineIndex: number; quantity: number }
 
 /**
- * Takes exactly `count` codes for a line, the oldest first, or none and `undefined` when the pool has too few.
+ * Takes codes for the lines of a run, the oldest first, and gives them by line index. A line gets all it wants or is left
+ * out because its pool has too few.
  *
- * The first try skips rows that others hold, so that buyers of one pool don't queue. Only when that comes up short does it
- * wait for them: whoever holds the last codes may yet roll back (adapters.md A8).
+ * Pools are visited in one order by everybody, each once, whatever the order of lines: callers that hold codes of one pool
+ * and wait for another's never wait in a circle.
  */
 export async function takeCodes(
   tx: Transaction<CodesDatabase>,
-  poolId: string,
-  count: number,
-  holder: { runKey: string; lineIndex: number },
-): Promise<string[] | undefined> {
-  const free = async (lockedRows: RawBuilder<unknown>) => {
-    const { rows } = await sql<{ code_id: string }>`
-      select code_id from code_pool_codes
+  runKey: string,
+  wants: readonly Want[],
+): Promise<Map<number, string[]>> {
+  const taken = new Map<number, string[]>()
+  for (const poolId of [...new Set(wants.map((want) => want.poolId))].toSorted()) {
+    const ofPool = wants.filter((want) => want.poolId === poolId)
+    const free = await lockFree(tx, poolId, ofPool.reduce((sum, want) => sum + want.quantity, 0))
+    for (const { lineIndex, quantity } of ofPool) {
+      if (free.length < quantity) continue
+      const mine = free.splice(0, quantity)
+      await tx
+        .updateTable('code_pool_codes')
+        .set({ state: 'assigned', run_key: runKey, line_index: lineIndex, assigned_at: sql`now()` })
+        .where('code_id', 'in', mine.map((row) => row.code_id))
+        .execute()
+      taken.set(lineIndex, mine.map((row) => row.code))
+    }
+  }
+  return taken
+}
+
+/**
+ * Locks up to `count` free codes, the oldest first. The first try skips rows that others hold, so that buyers of one pool
+ * don't queue. Only when that comes up short does it wait for them: whoever holds the last codes may yet roll back
+ * (adapters.md A8).
+ */
+async function lockFree(tx: Transaction<CodesDatabase>, poolId: string, count: number) {
+  const lock = async (others: RawBuilder<unknown>) => {
+    const { rows } = await sql<{ code_id: string; code: string }>`
+      select code_id, code from code_pool_codes
       where pool_id = ${poolId} and state = 'available'
-      order by code_id limit ${count} for update ${lockedRows}`.execute(tx)
-    return rows.map((row) => row.code_id)
+      order by code_id limit ${count} for update ${others}`.execute(tx)
+    return rows
   }
   await sql`savepoint before_waiting`.execute(tx)
-  let ids = await free(sql`skip locked`)
-  if (ids.length < count) {
-    // Let go of what the first try locked: two callers that each keep a part and wait for the other's would deadlock.
-    await sql`rollback to savepoint before_waiting`.execute(tx)
-    ids = await free(sql``)
-  }
-  if (ids.length < count) return undefined
-  const taken = await tx
-    .updateTable('code_pool_codes')
-    .set({ state: 'assigned', run_key: holder.runKey, line_index: holder.lineIndex, assigned_at: sql`now()` })
-    .where('code_id', 'in', ids)
-    .returning(['code_id', 'code'])
-    .execute()
-  return taken.sort((a, b) => (BigInt(a.code_id) < BigInt(b.code_id) ? -1 : 1)).map((row) => row.code)
+  const free = await lock(sql`skip locked`)
+  if (free.length === count) return free
+  // Let go first: two callers that each keep a part of the pool and wait for the other's would deadlock.
+  await sql`rollback to savepoint before_waiting`.execute(tx)
+  return lock(sql``)
 }

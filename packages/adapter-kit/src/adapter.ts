@@ -14,32 +14,35 @@ export type Run = {
   paymentReference: string
 }
 
-export type Delivery = {
-  /** One entry a line, with status `ok` or the reason why not. */
-  lines: LineResult[]
-  /** Members of the answer besides the common ones, shown to the buyer as they are. */
-  body: Record<string, unknown>
-}
-
 /**
- * An adapter is three answers on top of the kit, which owns routes, service key, run gate and stored replies.
- * `fulfill` runs in the transaction that stores its answer: what it delivered and what it said commit together or not at all.
- * It must take up where an earlier partial run of the same key left off.
+ * An adapter is three answers on top of the kit (`findMappings`, `inventory`, `fulfill`); the kit owns routes, service
+ * key, run gate and stored replies. `Result` is what it reports of a line: the common members and its own.
  */
-export type Adapter<DB extends RunsDatabase, Mapping> = {
+export type Adapter<DB extends RunsDatabase, Mapping, Result extends LineResult> = {
   offerType: string
   resultType: string
   defaultPort: number
   /** Units of one sku in one request; more is refused with 400. */
   maxQuantity: number
   migrations: Record<string, Migration>
-  /** Enabled mappings of a seller's skus, by sku. */
+  /** Enabled mappings of a seller's skus, by sku. Never asked for no sku. */
   findMappings(db: Kysely<DB>, chainId: number, seller: string, skus: string[]): Promise<Map<string, Mapping>>
   inventory(db: Kysely<DB>, mapping: Mapping): Promise<number>
-  fulfill(tx: Transaction<DB>, run: Run, lines: Line<Mapping>[]): Promise<Delivery>
+  /**
+   * One result a line, with status `ok` or the reason why not. Runs in the transaction that stores the answer: what it
+   * delivered and what it said commit together or not at all. A line that was `ok` once is not asked for again.
+   */
+  fulfill(tx: Transaction<DB>, run: Run, lines: Line<Mapping>[]): Promise<Result[]>
+  /**
+   * Members of the answer besides the common ones, shown to the buyer as they are; made from every mapped line, those that
+   * an earlier run of the key delivered included.
+   */
+  summarize(lines: Result[]): Record<string, unknown>
 }
 
 /** Gives an adapter its types; the value comes back unchanged. */
-export function defineAdapter<DB extends RunsDatabase, Mapping>(adapter: Adapter<DB, Mapping>): Adapter<DB, Mapping> {
+export function defineAdapter<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  adapter: Adapter<DB, Mapping, Result>,
+): Adapter<DB, Mapping, Result> {
   return adapter
 }

@@ -1,7 +1,7 @@
-import { FulfillmentRequest, IDEMPOTENCY_KEY_HEADER } from '@market/contracts/fulfillment'
+import { FulfillmentRequest, IDEMPOTENCY_KEY_HEADER, type LineResult } from '@market/contracts/fulfillment'
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { Availability } from '@market/contracts/statuses'
-import { InvalidError, NotFoundError } from '@market/kit/errors'
+import { AppError, InvalidError } from '@market/kit/errors'
 import type { Failpoint } from '@market/kit/failpoint'
 import { createApp, type ErrorBody, probes } from '@market/kit/http'
 import type { Log } from '@market/kit/log'
@@ -21,8 +21,8 @@ const adapterError: ErrorBody = (error, requestId) => ({
   body: { error: error.message, code: error.code, ...error.details, requestId },
 })
 
-export type AdapterContext<DB extends RunsDatabase, Mapping> = {
-  adapter: Adapter<DB, Mapping>
+export type AdapterContext<DB extends RunsDatabase, Mapping, Result extends LineResult> = {
+  adapter: Adapter<DB, Mapping, Result>
   db: Kysely<DB>
   serviceKey: string
   log: Log
@@ -32,7 +32,9 @@ export type AdapterContext<DB extends RunsDatabase, Mapping> = {
 }
 
 /** The HTTP face of an adapter: `/inventory`, `/availability`, `/fulfill` behind the service key, and the probes. */
-export function adapterApp<DB extends RunsDatabase, Mapping>(ctx: AdapterContext<DB, Mapping>) {
+export function adapterApp<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  ctx: AdapterContext<DB, Mapping, Result>,
+) {
   const { adapter, db, log, metrics, failpoint } = ctx
   const outcomes = metrics.counter('adapter_fulfillment_total', 'Answers to /fulfill by status', ['status'])
 
@@ -40,24 +42,29 @@ export function adapterApp<DB extends RunsDatabase, Mapping>(ctx: AdapterContext
     const { chainId, seller } = pathKey(c)
     const sku = c.req.param('sku')?.trim().toLowerCase()
     if (!sku) throw new InvalidError('missing_sku', 'Missing sku')
-    const mapping = (await adapter.findMappings(db, chainId, seller, [sku])).get(sku)
-    if (mapping === undefined) throw new NotFoundError('mapping_not_found', 'No mapping for seller/sku')
+    const mapping = UNSTORABLE.test(sku) ? undefined : (await adapter.findMappings(db, chainId, seller, [sku])).get(sku)
+    if (mapping === undefined) {
+      throw new AppError(404, 'mapping_not_found', 'No mapping for seller/sku', { chainId, seller, sku })
+    }
     return adapter.inventory(db, mapping)
   }
 
+  const keyHolder = requireServiceKey(ctx.serviceKey)
   const contract = new Hono()
-    .use(requireServiceKey(ctx.serviceKey))
-    .get('/inventory/:chainId/:seller/:sku', async (c) =>
+    .get('/inventory/:chainId/:seller/:sku', keyHolder, async (c) =>
       c.json({ '@type': 'QuantitativeValue', value: await lookUp(c), unitCode: 'C62' }),
     )
-    .get('/availability/:chainId/:seller/:sku', async (c) =>
+    .get('/availability/:chainId/:seller/:sku', keyHolder, async (c) =>
       c.json((await lookUp(c)) > 0 ? Availability.inStock : Availability.outOfStock),
     )
     .post(
       '/fulfill/:chainId/:seller',
+      keyHolder,
       bodyLimit({
         maxSize: MAX_BODY_BYTES,
-        onError: () => {
+        onError: (c) => {
+          // The server cuts the connection when the rest of the body keeps coming; the next request must not be on it.
+          c.header('Connection', 'close')
           throw new InvalidError('body_too_large', `Body exceeds ${MAX_BODY_BYTES} bytes`, undefined, 413)
         },
       }),
@@ -89,8 +96,9 @@ export function adapterApp<DB extends RunsDatabase, Mapping>(ctx: AdapterContext
 }
 
 function pathKey(c: Context): { chainId: number; seller: string } {
-  const chainId = Number(c.req.param('chainId'))
-  if (!Number.isSafeInteger(chainId) || chainId <= 0) throw new InvalidError('invalid_chain', 'chainId must be > 0')
+  const chain = c.req.param('chainId') ?? ''
+  const chainId = /^[0-9]{1,15}$/.test(chain) ? Number(chain) : 0
+  if (chainId === 0) throw new InvalidError('invalid_chain', 'chainId must be > 0')
   try {
     return { chainId, seller: normalizeAddress(c.req.param('seller') ?? '') }
   } catch (error) {
@@ -106,23 +114,41 @@ async function parseRequest(c: Context): Promise<FulfillmentRequest> {
   } catch {
     throw new InvalidError('invalid_json', 'Invalid JSON body')
   }
-  const parsed = FulfillmentRequest.safeParse(lowerCaseMembers(json))
-  if (parsed.success) return parsed.data
-  const issue = parsed.error.issues[0]!
-  throw new InvalidError('invalid_request', issue.path.length === 0 ? 'Invalid JSON body' : issue.message, {
-    path: `/${issue.path.join('/')}`,
-  })
+  const parsed = FulfillmentRequest.safeParse(withKnownNames(json))
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!
+    throw invalid(issue.path.length === 0 ? 'Invalid JSON body' : issue.message, `/${issue.path.join('/')}`)
+  }
+  const { orderId, paymentReference, items, lineIndexes, idempotencyKey, buyer } = parsed.data
+  // Two items under one index would be given the same goods.
+  if (lineIndexes && (lineIndexes.length !== items.length || new Set(lineIndexes).size !== items.length)) {
+    throw invalid('lineIndexes must name each item once', '/lineIndexes')
+  }
+  if (lineIndexes?.some((index) => index > MAX_LINE_INDEX)) throw invalid('lineIndexes are too large', '/lineIndexes')
+  const texts = [orderId, paymentReference, idempotencyKey ?? '', buyer ?? '', ...items.map((item) => item.sku)]
+  if (texts.some((text) => UNSTORABLE.test(text))) throw invalid('Text must not hold NUL or half a surrogate pair', '/')
+  return parsed.data
 }
 
-const MEMBERS = new Map(
+const invalid = (message: string, path: string) => new InvalidError('invalid_request', message, { path })
+
+/** Of the databases' `integer`. */
+const MAX_LINE_INDEX = 2 ** 31 - 1
+
+/** What JSON can say and Postgres can't keep. */
+const UNSTORABLE = /[\0\p{Cs}]/u
+
+const NAMES = new Map(
   [...Object.keys(FulfillmentRequest.shape), 'sku', 'quantity'].map((name) => [name.toLowerCase(), name]),
 )
 
-/** Member names are matched without case, as the older adapters did (fulfilment.md 7). */
-function lowerCaseMembers(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(lowerCaseMembers)
-  if (value === null || typeof value !== 'object') return value
+/** Member names of the request and of its items are matched without case, as the older adapters did (fulfilment.md 7). */
+function withKnownNames(value: unknown): unknown {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return value
   return Object.fromEntries(
-    Object.entries(value).map(([name, member]) => [MEMBERS.get(name.toLowerCase()) ?? name, lowerCaseMembers(member)]),
+    Object.entries(value).map(([sent, member]) => {
+      const name = NAMES.get(sent.toLowerCase()) ?? sent
+      return [name, name === 'items' && Array.isArray(member) ? member.map(withKnownNames) : member]
+    }),
   )
 }

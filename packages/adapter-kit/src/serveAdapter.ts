@@ -1,3 +1,4 @@
+import type { LineResult } from '@market/contracts/fulfillment'
 import { env, readConfig } from '@market/kit/config'
 import { openDatabase, waitForDatabase } from '@market/kit/db'
 import { failpointOf } from '@market/kit/failpoint'
@@ -25,8 +26,8 @@ const Config = (defaultPort: number) =>
   })
 
 /** The whole `main.ts` of an adapter: config, database, migrations, HTTP, drain. */
-export async function serveAdapter<DB extends RunsDatabase, Mapping>(
-  adapter: Adapter<DB, Mapping>,
+export async function serveAdapter<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  adapter: Adapter<DB, Mapping, Result>,
   environment: NodeJS.ProcessEnv,
 ): Promise<void> {
   const log = createLog(`adapter-${adapter.offerType}`, environment.LOG_LEVEL)

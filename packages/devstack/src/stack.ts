@@ -2,6 +2,7 @@ import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import postgresClient from 'postgres'
 import { startAnvil } from './anvil.ts'
 import { startEmbeddedPostgres } from './embeddedPostgres.ts'
 import { causeOf, DevstackError } from './errors.ts'
@@ -64,8 +65,8 @@ const PROGRAMS = {
 
 /** Whoever waits for a server of their own sees the mistake soon; one that comes up together with us still makes it. */
 const POSTGRES_WAIT_SECONDS = '5'
-/** Processes of a killed start are told to stop at once, but may still hold their ports. */
-const ORPHAN_PATIENCE_MS = 5_000
+/** Processes of a start that was killed are told to stop at once; those that don't are killed after 30 s. */
+const ORPHAN_PATIENCE_MS = 35_000
 const PROBE_TIMEOUT_MS = 5_000
 const DEV_CHAIN_ID = 100
 
@@ -83,7 +84,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const stop = () => {
     stopped ??= (async () => {
       // One that can't be stopped must not keep the others running.
-      for (const part of started.reverse()) await part.stop().catch(() => {})
+      for (const part of started.toReversed()) await part.stop().catch(() => {})
     })()
     return stopped
   }
@@ -125,6 +126,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       ),
       codedisp: connection(env.DB_CODEDISP_USER || 'codedisp', secrets.codedispPassword, env.DB_CODEDISP || 'circles_codedisp'),
     }
+    if (!options.chain) await outgrowLedger(rpc, connections.market)
+
     const marketUrl = `http://127.0.0.1:${ports.market}`
     const codeDispenserUrl = `http://127.0.0.1:${ports.codeDispenser}`
     const ipfsStoreDir = options.ipfsRpcUrl ? undefined : join(dataDir, 'ipfs')
@@ -223,8 +226,9 @@ async function assertBuilt() {
 }
 
 /** All four before anything is started, so that a wrong port costs no wait. */
-async function assertPortsFree({ ports, postgres, chain }: StackOptions, patienceMs: number) {
+async function assertPortsFree({ ports, postgres, chain, signal, onProgress }: StackOptions, patienceMs: number) {
   const deadline = Date.now() + patienceMs
+  let told = false
   for (;;) {
     try {
       await assertPortFree(ports.market, 'market-api', 'MARKET_API_PORT')
@@ -233,7 +237,9 @@ async function assertPortsFree({ ports, postgres, chain }: StackOptions, patienc
       if (!chain) await assertPortFree(ports.devChain, 'the dev chain', 'DEV_CHAIN_PORT')
       return
     } catch (error) {
-      if (Date.now() > deadline) throw error
+      if (Date.now() > deadline || signal?.aborted) throw error
+      if (!told) onProgress?.(`waiting for what a killed start left: ${(error as Error).message}`)
+      told = true
       await delay(50)
     }
   }
@@ -256,7 +262,7 @@ async function assertChain({ rpc, circlesRpc }: NonNullable<StackOptions['chain'
   }
 }
 
-async function callRpc(variable: string, url: string, method: string, params: object[]) {
+async function callRpc(variable: string, url: string, method: string, params: unknown[]) {
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })
   const text = await probe(variable, url, { headers: { 'content-type': 'application/json' }, body })
   try {
@@ -359,4 +365,22 @@ async function devChain(options: StackOptions, parts: Parts) {
   onProgress?.(`dev chain is ready on ${url}`)
   const { contracts } = (await (await fetch(url)).json()) as { contracts: { nameRegistry: string } }
   return { rpc: url, circlesRpc: url, env: { CHAIN_ID: String(DEV_CHAIN_ID), NAME_REGISTRY_ADDRESS: contracts.nameRegistry } }
+}
+
+/**
+ * A chain that lost its last seconds in a crash, or was begun anew, gives new blocks the numbers of old ones, and
+ * market-api, which has read those already, would never see what is paid in them.
+ */
+async function outgrowLedger(rpc: string, database: string) {
+  const sql = postgresClient(database, { max: 1 })
+  try {
+    const [row] = await sql`select max(last_block_number)::int as seen from payments_cursors where chain_id = ${DEV_CHAIN_ID}`
+    const head = Number((await callRpc('RPC', rpc, 'eth_blockNumber', [])).result)
+    if (row?.seen > head) await callRpc('RPC', rpc, 'anvil_mine', [`0x${(row?.seen - head).toString(16)}`])
+  } catch (error) {
+    // No such table: market-api has not been here yet.
+    if ((error as { code?: string }).code !== '42P01') throw error
+  } finally {
+    await sql.end()
+  }
 }
