@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createTestDatabase } from '@market/testkit/testDatabase'
-import type { Kysely, Migration } from 'kysely'
+import { type Kysely, type Migration, sql } from 'kysely'
 import { describe, expect, it } from 'vitest'
 import { migrations as codeMigrations } from '../adapters/codedispenser/src/migrations/index.ts'
 import { migrations as marketMigrations } from '../market-api/src/db/migrations/index.ts'
@@ -47,11 +47,11 @@ describe('documents', () => {
 })
 
 describe('docs/operations.md', () => {
-  const blocks = [...readFileSync(`${root}docs/operations.md`, 'utf8').matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(([, sql]) => sql!)
-  const queries = blocks.map((sql) => ({
-    ofCodes: sql.startsWith('-- circles_codedisp'),
+  const blocks = [...readFileSync(`${root}docs/operations.md`, 'utf8').matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(([, block]) => block!)
+  const queries = blocks.map((block) => ({
+    ofCodes: block.startsWith('-- circles_codedisp'),
     // psql's ways of ending a query, and its variable.
-    sql: sql.replaceAll(":'order'", "'ord_x'").replace(/\\gx|;\s*$/, ''),
+    sql: block.replaceAll(":'order'", "'ord_x'").replace(/\\gx|;\s*$/, ''),
   }))
 
   it.each([
@@ -61,10 +61,10 @@ describe('docs/operations.md', () => {
     const mine = queries.filter((query) => query.ofCodes === ofCodes)
     expect(mine.length).toBeGreaterThan(1)
     const database = await createTestDatabase()
-    const { db, sql, close } = openDatabase<unknown>(database.url, { name: 'docs', poolSize: 1 })
+    const { db, close } = openDatabase<unknown>(database.url, { name: 'docs', poolSize: 1 })
     try {
       for (const name of Object.keys(migrations).toSorted()) await migrations[name]!.up(db as Kysely<any>)
-      for (const query of mine) await sql.unsafe(query.sql)
+      for (const query of mine) await sql.raw(query.sql).execute(db)
     } finally {
       await close()
       await database.drop()

@@ -24,7 +24,7 @@ export async function startJobs(ctx: MarketContext) {
     every('purge', 3600, () => purgeChallenges(ctx)),
     ...workers,
   ]
-  const listening = await ctx.database.sql.listen(JOBS_CHANNEL, () => {
+  const listening = await ctx.database.listen(JOBS_CHANNEL, () => {
     for (const worker of workers) worker.wake()
   })
 
@@ -34,7 +34,7 @@ export async function startJobs(ctx: MarketContext) {
       ...new Set(loops.map((loop) => loop.failing).filter((message): message is string => message !== undefined)),
     ],
     async stop() {
-      await listening.unlisten()
+      await listening.stop()
       await Promise.all(loops.map((loop) => loop.stop()))
     },
   }

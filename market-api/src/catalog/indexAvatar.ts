@@ -66,12 +66,12 @@ async function indexAvatar(ctx: MarketContext, lease: Lease, avatar: string, dig
       .where((is) => (namespaces.length ? is('operator', 'not in', namespaces.map((n) => n.operator)) : is.lit(true)))
       .execute()
     for (const { operator, winners, faults, dropped, walked } of namespaces) {
+      // As text: the driver takes an array for one of Postgres' own.
+      const found = { faults: JSON.stringify(faults), dropped: JSON.stringify(dropped) }
       await tx
         .insertInto('catalog_namespaces')
-        .values({ ...ofAvatar, operator, faults, dropped })
-        .onConflict((conflict) =>
-          conflict.columns(['chain_id', 'operator', 'avatar']).doUpdateSet({ faults, dropped }),
-        )
+        .values({ ...ofAvatar, operator, ...found })
+        .onConflict((conflict) => conflict.columns(['chain_id', 'operator', 'avatar']).doUpdateSet(found))
         .execute()
       if (walked) {
         await tx

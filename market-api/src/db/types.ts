@@ -1,4 +1,4 @@
-import type { Generated } from 'kysely'
+import type { ColumnType, Generated } from 'kysely'
 import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
 import type { OrderStatus } from '@market/contracts/statuses'
 import type { JsonObject } from '@market/contracts/canonicalJson'
@@ -34,8 +34,8 @@ export type MarketDatabase = {
     chain_id: Int8
     operator: string
     avatar: string
-    faults: CatalogFault[]
-    dropped: { code: string; name: string }[]
+    faults: ColumnType<CatalogFault[], string, string>
+    dropped: ColumnType<{ code: string; name: string }[], string, string>
   }
   catalog_products: {
     chain_id: Int8

@@ -1,4 +1,5 @@
 import { createTestDatabase, type TestDatabase } from '@market/testkit/testDatabase'
+import { until } from '@market/testkit/until'
 import { type Kysely, sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openDatabase, parseConnection, waitForDatabase } from './db.ts'
@@ -101,6 +102,42 @@ describe('waitForDatabase', () => {
     const wrongPassword = database.url.replace(/:[^:@]+@/, ':wrong@')
     expect(await wait(wrongPassword, 60)).toMatch(/refused the connection: password authentication failed.*run init-db/)
     expect(await wait(database.url.replace(/[^/]+$/, 'nowhere'), 60)).toMatch(/database nowhere .* does not exist/)
+  })
+})
+
+describe('a lost connection', () => {
+  const killBackends = (name: string) =>
+    sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = ${name}`.execute(two.db)
+
+  it('fails the transaction it broke, commits nothing of it, and the next one works', async () => {
+    const victim = openDatabase<Any>(database.url, { name: 'victim', poolSize: 1 })
+    await sql`create table kept (n int)`.execute(two.db)
+    const broken = victim.db.transaction().execute(async (tx: Any) => {
+      await sql`insert into kept values (1)`.execute(tx)
+      await killBackends('victim')
+      await sql`insert into kept values (2)`.execute(tx)
+    })
+    await expect(broken).rejects.toThrow()
+    expect((await sql`select n from kept`.execute(two.db)).rows).toEqual([])
+    await sql`insert into kept values (3)`.execute(victim.db)
+    expect((await sql`select n from kept`.execute(two.db)).rows).toEqual([{ n: 3 }])
+    await victim.close()
+  })
+
+  it('is listened on again, and the callback comes once for what was missed', async () => {
+    const listener = openDatabase<Any>(database.url, { name: 'listener', poolSize: 1 })
+    let calls = 0
+    const listening = await listener.listen('news', () => {
+      calls += 1
+    })
+    await sql`select pg_notify('news', '')`.execute(two.db)
+    await until('the first', () => calls === 1)
+    await killBackends('listener')
+    await until('it is told that it may have missed some', () => calls === 2)
+    await sql`select pg_notify('news', '')`.execute(two.db)
+    await until('the next', () => calls === 3)
+    await listening.stop()
+    await listener.close()
   })
 })
 

@@ -1,13 +1,11 @@
-import { Kysely, type Transaction } from 'kysely'
-import { PostgresJSDialect } from 'kysely-postgres-js'
-import postgres from 'postgres'
+import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
+import pg from 'pg'
 import { messageOf, StartupError } from './errors.ts'
-import { withTimeout } from './timeout.ts'
 
 export type Database<DB> = {
   db: Kysely<DB>
-  /** The driver's own tag, for LISTEN and for the few queries where Kysely's cost shows. */
-  sql: postgres.Sql
+  /** Calls back at each notification on the channel, and once after a lost connection, for those that were missed. */
+  listen(channel: string, onNotify: () => void): Promise<{ stop(): Promise<void> }>
   close(): Promise<void>
 }
 
@@ -47,29 +45,59 @@ export function parseConnection(text: string): {
   return { host, port: Number(parts.get('port') ?? 5432), database, username, password: parts.get('password') ?? '' }
 }
 
-/** Opens a pool. Connects on first use; `bigint` and `numeric` arrive as strings. */
+/** Opens a pool. Connects on first use; `bigint` and `numeric` arrive as text. A jsonb array has to be given as JSON text. */
 export function openDatabase<DB>(connection: string, options: { poolSize?: number; name: string }): Database<DB> {
-  const sql = postgres({
-    ...parseConnection(connection),
-    max: options.poolSize ?? 10,
-    connection: { application_name: options.name },
-    connect_timeout: 5,
-    onnotice: () => {},
-  })
-  const db = new Kysely<DB>({ dialect: new PostgresJSDialect({ postgres: sql }) })
-  return { db, sql, close: () => sql.end({ timeout: 5 }) }
+  const { username, ...target } = parseConnection(connection)
+  const client = { ...target, user: username, application_name: options.name, connectionTimeoutMillis: 5000, keepAlive: true }
+  const pool = new pg.Pool({ ...client, max: options.poolSize ?? 10 })
+  // A connection that breaks is thrown away, and its statements fail; the event itself has nothing to add, and an error
+  // event that nobody hears would end the process.
+  pool.on('error', () => {})
+  pool.on('connect', (connected) => connected.on('error', () => {}))
+  return {
+    db: new Kysely<DB>({ dialect: new PostgresDialect({ pool }) }),
+    listen: (channel, onNotify) => listen(client, channel, onNotify),
+    close: () => pool.end(),
+  }
 }
 
-const ATTEMPT_MS = 6000
+const RELISTEN_MS = 1000
+
+async function listen(config: pg.ClientConfig, channel: string, onNotify: () => void) {
+  let stopped = false
+  let current: pg.Client | undefined
+  let retry: NodeJS.Timeout | undefined
+
+  const connect = async () => {
+    const client = new pg.Client(config)
+    client.on('notification', onNotify)
+    client.on('error', () => {})
+    await client.connect()
+    await client.query(`listen ${pg.escapeIdentifier(channel)}`)
+    client.on('end', reconnect)
+    current = client
+    if (stopped) await client.end()
+  }
+  const reconnect = () => {
+    if (!stopped) retry = setTimeout(() => connect().then(onNotify, reconnect), RELISTEN_MS)
+  }
+  await connect()
+  return {
+    async stop() {
+      stopped = true
+      clearTimeout(retry)
+      await current?.end()
+    },
+  }
+}
 
 /** Waits until the database answers, at most `seconds`. A refused password or a missing database is final at once. */
-export async function waitForDatabase(connection: string, { sql }: { sql: postgres.Sql }, seconds: number) {
+export async function waitForDatabase<DB>(connection: string, { db }: Database<DB>, seconds: number) {
   const { host, port, database, username } = parseConnection(connection)
   const deadline = Date.now() + seconds * 1000
   for (;;) {
     try {
-      // The driver redials without end when something accepts the connection and hangs up; the race ends that.
-      await withTimeout(sql`select 1`, ATTEMPT_MS)
+      await sql`select 1`.execute(db)
       return
     } catch (error) {
       const where = `database ${database} on ${host}:${port} as ${username}`
