@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import type { ServiceName } from '@market/devstack/stack'
+import type { RunningMarket } from '@market/testkit/runningMarket'
 import postgres from 'postgres'
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startDemoMarket } from './demoMarket.ts'
 
 const run = promisify(execFile)
@@ -15,32 +16,48 @@ const points: [ServiceName, string, string][] = [
   ['market-api', 'payments.observing', 'with a transfer written and not committed'],
   ['market-api', 'payments.advanced.complete', 'after the order is complete and its job is there, before anybody works on it'],
   ['market-api', 'fulfillment.claimed', 'with the job claimed and the adapter not asked'],
-  ['market-api', 'fulfillment.answered', 'with the adapter\'s answer in hand and not stored'],
+  ['market-api', 'fulfillment.answered', "with the adapter's answer in hand and not stored"],
   ['codedispenser', 'adapter.delivered', 'with a code assigned and not committed'],
   ['codedispenser', 'adapter.committed', 'with a code given out and the answer not sent'],
 ]
 
-describe.concurrent('a purchase survives kill -9', () => {
-  it.each(points)('payments:P37 market-api:A-109 fulfilment:F-21 of %s at %s: %s', async (service, failpoint) => {
-    const market = await startDemoMarket({ firstEnv: { [service]: { FAILPOINT: failpoint } } })
-    try {
-      const codes = postgres(market.connections.codedisp, { max: 1 })
-      const orders = postgres(market.connections.market, { max: 1 })
-      try {
-        const { stdout } = await run(process.execPath, [demo, '--market', market.marketUrl, '--rpc', market.rpcUrl, '--json'])
-        const bought = JSON.parse(stdout) as { orderId: string; codes: string[] }
-        expect(market.services[service].restarts, 'the process died at the point').toBe(1)
-        expect(bought.codes).toHaveLength(1)
-        expect(await codes`select code from code_pool_codes where state = 'assigned'`).toEqual([{ code: bought.codes[0] }])
-        expect(await orders`select order_id from orders`).toEqual([{ order_id: bought.orderId }])
-        expect(await orders`select payload->'codes' as codes from order_outbox`).toEqual([{ codes: bought.codes }])
-        expect(await orders`select status from fulfillment_jobs`).toEqual([{ status: 'done' }])
-        expect(await orders`select count(*)::int as n from orders_status_history`).toEqual([{ n: 3 }])
-      } finally {
-        await Promise.all([codes.end(), orders.end()])
-      }
-    } finally {
-      await market.remove()
-    }
+let market: RunningMarket
+let codes: postgres.Sql
+let orders: postgres.Sql
+
+beforeAll(async () => {
+  market = await startDemoMarket()
+  codes = postgres(market.connections.codedisp, { max: 1 })
+  orders = postgres(market.connections.market, { max: 1 })
+})
+afterAll(async () => {
+  await Promise.all([codes?.end(), orders?.end()])
+  await market?.remove()
+})
+
+describe('a purchase survives kill -9', () => {
+  it.each(points)('payments:P37 market-api:A-109 fulfilment:F-21 of %s at %s: %s', async (name, failpoint) => {
+    const service = market.services[name]
+    const before = { restarts: service.restarts, assigned: await count(codes, "code_pool_codes where state = 'assigned'"), orders: await count(orders, 'orders') }
+    await service.restart({ FAILPOINT: failpoint })
+
+    const { stdout } = await run(process.execPath, [demo, '--market', market.marketUrl, '--rpc', market.rpcUrl, '--json'])
+    const bought = JSON.parse(stdout) as { orderId: string; codes: string[] }
+
+    expect(service.restarts - before.restarts, 'the process died at the point, once').toBe(1)
+    expect(bought.codes).toHaveLength(1)
+    const run_key = `${bought.orderId}%`
+    expect(await codes`select code from code_pool_codes where run_key like ${run_key}`).toEqual([{ code: bought.codes[0] }])
+    expect(await count(codes, "code_pool_codes where state = 'assigned'")).toBe(before.assigned + 1)
+    expect(await count(orders, 'orders')).toBe(before.orders + 1)
+    const { orderId } = bought
+    expect(await orders`select payload->'codes' as codes from order_outbox where order_id = ${orderId}`).toEqual([{ codes: bought.codes }])
+    expect(await orders`select status from fulfillment_jobs where order_id = ${orderId}`).toEqual([{ status: 'done' }])
+    expect(await count(orders, `orders_status_history where order_id = '${orderId}'`)).toBe(3)
   })
 })
+
+async function count(sql: postgres.Sql, from: string): Promise<number> {
+  const [row] = await sql.unsafe<{ n: number }[]>(`select count(*)::int as n from ${from}`)
+  return row!.n
+}

@@ -8,11 +8,12 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { freePort } from '@market/devstack/ports'
+import { lookUpProcess } from '@market/devstack/processes'
 import { startService } from '@market/devstack/service'
 import { Market } from '@market/sdk/market'
 import { until } from '@market/testkit/until'
 import { privateKeyToAccount } from 'viem/accounts'
-import { afterAll, afterEach, describe, expect, inject, it, onTestFinished } from 'vitest'
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest'
 import { demoKey, demoSeller } from '../scripts/demoSeller.ts'
 import {
   buyOne,
@@ -32,12 +33,18 @@ import {
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-const places: Place[] = []
+/** What the tests have set up, undone last first. */
+const undo: (() => unknown)[] = []
 const starts: Start[] = []
 async function newPlace() {
   const created = await place()
-  places.push(created)
+  undo.push(() => rm(dirname(created.dataDir), { recursive: true, force: true }))
   return created
+}
+async function newFolder() {
+  const folder = await mkdtemp(join(tmpdir(), 'market-start-'))
+  undo.push(() => rm(folder, { recursive: true }))
+  return folder
 }
 function begin(where: Place, env?: Record<string, string>) {
   const started = start(where, env)
@@ -49,7 +56,7 @@ afterEach(({ task }) => {
   if (task.result?.state === 'fail') for (const started of starts) started.kill('SIGKILL')
 })
 afterAll(async () => {
-  for (const { dataDir } of places) await rm(dirname(dataDir), { recursive: true, force: true })
+  for (const step of undo.toReversed()) await step()
 })
 
 /** Stops it by that signal and sees that nothing is left. */
@@ -137,8 +144,8 @@ describe('npm start, from the first time on', () => {
     await market.ended
     market = begin(where)
     await market.ready()
-    const now = (await descendantsOf(market)).map(({ pid }) => pid)
-    expect(now.filter((pid) => orphans.some((orphan) => orphan.pid === pid))).toEqual([])
+    // A tether gives 30 s to a program that does not listen.
+    await until('the orphans are gone', () => orphans.every(({ pid }) => !lookUpProcess(pid).alive), 35)
     expect(await stock(where)).toBe(98)
   })
 
@@ -196,40 +203,11 @@ describe('npm start, interrupted', () => {
   })
 })
 
-it('gives up a service that keeps dying, with one line', async () => {
-  const port = await freePort()
-  const folder = await mkdtemp(join(tmpdir(), 'market-start-'))
-  const script = join(folder, 'service.mjs')
-  // Lives once, then never again.
-  await writeFile(
-    script,
-    `import { existsSync, writeFileSync } from 'node:fs'
-     import { createServer } from 'node:http'
-     if (existsSync('${folder}/lived')) throw new TypeError('my disk is gone')
-     writeFileSync('${folder}/lived', '')
-     createServer((_, response) => response.end('ready')).listen(${port}, '127.0.0.1')`,
-  )
-  const given: string[] = []
-  const service = await startService({
-    name: 'frail',
-    script,
-    env: process.env,
-    readyUrl: `http://127.0.0.1:${port}`,
-    onLine: () => {},
-    onGivenUp: (news) => given.push(news),
-  })
-  service.kill()
-  await until('it is given up', () => given.length > 0)
-  expect(given).toEqual(['frail keeps dying: TypeError: my disk is gone'])
-  expect(service.restarts).toBe(6)
-  await service.stop()
-  await rm(folder, { recursive: true })
-})
-
-describe('says in one line what is wrong, and leaves nothing behind', () => {
+// At once, because most of them wait for something.
+describe.concurrent('says in one line what is wrong, and leaves nothing behind', () => {
   async function listenOn(server: Server, port = 0) {
     await once(server.listen(port, '127.0.0.1'), 'listening')
-    onTestFinished(() => void server.close())
+    undo.push(() => server.close())
     return (server.address() as AddressInfo).port
   }
 
@@ -291,6 +269,35 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
     expect(await readFile(join(where.dataDir, file), 'utf8')).toBe(text)
   })
 
+  it('a service that keeps dying', async () => {
+    const port = await freePort()
+    const folder = await newFolder()
+    const script = join(folder, 'service.mjs')
+    // Lives once, then never again.
+    await writeFile(
+      script,
+      `import { existsSync, writeFileSync } from 'node:fs'
+       import { createServer } from 'node:http'
+       if (existsSync('${folder}/lived')) throw new TypeError('my disk is gone')
+       writeFileSync('${folder}/lived', '')
+       createServer((_, response) => response.end('ready')).listen(${port}, '127.0.0.1')`,
+    )
+    const given: string[] = []
+    const service = await startService({
+      name: 'frail',
+      script,
+      env: process.env,
+      readyUrl: `http://127.0.0.1:${port}`,
+      onLine: () => {},
+      onGivenUp: (news) => given.push(news),
+    })
+    service.kill()
+    await until('it is given up', () => given.length > 0)
+    expect(given).toEqual(['frail keeps dying: TypeError: my disk is gone'])
+    expect(service.restarts).toBe(6)
+    await service.stop()
+  })
+
   it('a service that refuses its configuration', async () => {
     expect(await refusal(await newPlace(), { FINALIZE_CONFIRMATIONS: 'abc' })).toContain(
       ': market-api does not start: configuration: FINALIZE_CONFIRMATIONS must be a whole number',
@@ -346,8 +353,7 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
   })
 
   it('a Node that is too old', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'market-start-'))
-    onTestFinished(() => rm(folder, { recursive: true }))
+    const folder = await newFolder()
     await cp(join(root, 'scripts/checkNode.mjs'), join(folder, 'scripts/checkNode.mjs'))
     const check = async (node: string) => {
       await writeFile(join(folder, 'package.json'), JSON.stringify({ engines: { node } }))
@@ -370,8 +376,7 @@ describe('says in one line what is wrong, and leaves nothing behind', () => {
   })
 
   it('a project that is not built', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'market-start-'))
-    onTestFinished(() => rm(folder, { recursive: true }))
+    const folder = await newFolder()
     await cp(join(root, 'packages/devstack/dist'), join(folder, 'packages/devstack/dist'), { recursive: true })
     await writeFile(join(folder, 'package.json'), '{"type":"module"}')
     await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))

@@ -11,7 +11,9 @@ export const JSONLD = 'application/ld+json; charset=utf-8'
 export const limitBody = (bytes: number) =>
   bodyLimit({
     maxSize: bytes,
-    onError: () => {
+    onError: (c) => {
+      // The server cuts the connection when the rest of the body keeps coming; the next request must not be on it.
+      c.header('Connection', 'close')
       throw new InvalidError('body_too_large', `Body exceeds ${bytes} bytes`, undefined, 413)
     },
   })

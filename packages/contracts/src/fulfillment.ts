@@ -14,7 +14,11 @@ const FulfillmentItem = z.object({
 })
 
 const required = (name: string) =>
-  z.string({ error: `${name} is required` }).trim().min(1, `${name} is required`)
+  z
+    .string({ error: `${name} is required` })
+    .trim()
+    .min(1, `${name} is required`)
+    .max(255, `${name} is too long`)
 
 /** The messages and their order are what callers of the older adapters get (fulfilment.md 7). */
 export const FulfillmentRequest = z.object({

@@ -29,6 +29,8 @@ export interface Service {
   readonly restarts: number
   /** SIGKILL; it comes back by itself. */
   kill(): void
+  /** Stops it and starts it anew, with these variables for this one start. Resolves when it is ready again. */
+  restart(extraEnv?: NodeJS.ProcessEnv): Promise<void>
   stop(): Promise<void>
 }
 
@@ -44,6 +46,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   let stopping = false
   let lastProblem = ''
   let child: Child
+  let asked: NodeJS.ProcessEnv | undefined
   const restarts: number[] = []
 
   const launch = (extra: NodeJS.ProcessEnv = {}) =>
@@ -62,6 +65,11 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     for (;;) {
       const exit = await child.exited
       if (stopping) return
+      if (asked) {
+        child = await launch(asked)
+        asked = undefined
+        continue
+      }
       const recent = restarts.filter((at) => at > Date.now() - 60_000)
       if (recent.length >= MAX_RESTARTS_A_MINUTE) {
         onGivenUp(`${name} keeps dying: ${lastProblem || endedBy(exit)}`)
@@ -99,6 +107,14 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       return restarts.length
     },
     kill: () => child.kill(),
+    async restart(extraEnv = {}) {
+      const { pid } = child
+      asked = extraEnv
+      await child.stop(GRACE_MS)
+      while (child.pid === pid) await delay(10)
+      const state = await untilReady(options, new AbortController().signal)
+      if (state !== 'ready') throw new DevstackError(`${name} does not start again: ${lastProblem || state}`)
+    },
     async stop() {
       stopping = true
       await child.stop(GRACE_MS)

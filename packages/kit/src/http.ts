@@ -124,8 +124,10 @@ export async function listen(
 /** Stops accepting, lets requests under way finish for `graceMs`, then cuts what is left. */
 export async function drain(server: Server, graceMs: number): Promise<void> {
   const closed = new Promise((resolve) => server.close(resolve))
-  server.closeIdleConnections()
+  // Again and again: a kept-alive connection is idle only once its request under way is answered.
+  const idle = setInterval(() => server.closeIdleConnections(), 50)
   const timer = setTimeout(() => server.closeAllConnections(), graceMs)
   await closed
+  clearInterval(idle)
   clearTimeout(timer)
 }

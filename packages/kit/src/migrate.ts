@@ -3,8 +3,9 @@ import { messageOf, StartupError } from './errors.ts'
 import type { Log } from './log.ts'
 
 /**
- * Brings the service's own schema up to date. Kysely's migrator takes a transaction-level advisory lock, so of two
- * replicas starting together one migrates and the other finds nothing left to do; a failing migration rolls back.
+ * Brings the service's own schema up to date. Kysely's migrator takes an advisory lock, so of two replicas starting together
+ * one migrates and the other finds nothing left to do; a failing migration rolls back. The lock is the session's: behind a
+ * pooler in transaction mode, migrate over a direct connection.
  */
 export async function migrateToLatest<DB>(db: Kysely<DB>, migrations: Record<string, Migration>, log: Log) {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
