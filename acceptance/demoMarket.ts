@@ -14,7 +14,10 @@ export async function startDemoMarket(options: Partial<StackOptions> = {}): Prom
       ipfs: { IPFS_RPC_URL: options.ipfsRpcUrl, IPFS_STORE_DIR: market.ipfsStoreDir ?? '' },
     })
     const anybody = new Market(market.marketUrl)
-    await until('the demo catalog is listed', async () => (await anybody.catalog(demoOperator, [demoSeller])).products.length === 3)
+    await until(
+      'the demo catalog is listed',
+      async () => (await anybody.catalog(demoOperator, [demoSeller])).products.length === 3,
+    )
     return market
   } catch (error) {
     await market.remove()

@@ -25,7 +25,10 @@ const adapter = schemaIn('packages/adapter-kit/src/serveAdapter.ts')
 const initDb = initDbVariables()
 const start = schemaIn('scripts/start.ts')
 const devChain: Variables = new Map(
-  [...text('tools/dev-chain/src/main.ts').matchAll(/integer\('(DEV_CHAIN_\w+)', (\d+)/g)].map(([, name, value]) => [name!, value!]),
+  [...text('tools/dev-chain/src/main.ts').matchAll(/integer\('(DEV_CHAIN_\w+)', (\d+)/g)].map(([, name, value]) => [
+    name!,
+    value!,
+  ]),
 )
 const ops = namesIn('scripts/ops.ts', /env\.([A-Z][A-Z_]+)/g, ['OPS_MARKET_URL', 'OPS_CODEDISP_URL'])
 const demo = namesIn('scripts/demo.ts', /process\.env\.([A-Z][A-Z_]+)/g)
@@ -76,7 +79,9 @@ describe('.env.example', () => {
   })
 
   it('changes nothing when it is copied unchanged: only the ports have a value, and that is the default', () => {
-    expect(example.filter(({ active, value }) => active && value !== '').map(({ name, value }) => `${name}=${value}`)).toEqual([
+    expect(
+      example.filter(({ active, value }) => active && value !== '').map(({ name, value }) => `${name}=${value}`),
+    ).toEqual([
       'MARKET_API_PORT=65001',
       'MARKET_CODE_DISPENSER_PORT=65003',
       'MARKET_POSTGRES_PORT=65004',
@@ -101,10 +106,18 @@ describe('docker-compose.yml', () => {
   const expected: Record<string, { reads: Iterable<string>; secrets: string[] }> = {
     postgres: { reads: ['POSTGRES_USER', 'POSTGRES_PASSWORD'], secrets: ['POSTGRES_PASSWORD'] },
     ipfs: { reads: ['IPFS_PROFILE'], secrets: [] },
-    'init-db': { reads: initDb.keys(), secrets: ['POSTGRES_PASSWORD', ...SERVICES.map(({ variable }) => `${variable}_PASSWORD`)] },
+    'init-db': {
+      reads: initDb.keys(),
+      secrets: ['POSTGRES_PASSWORD', ...SERVICES.map(({ variable }) => `${variable}_PASSWORD`)],
+    },
     'market-api': {
       reads: market.keys(),
-      secrets: ['DB_MARKET_API_PASSWORD', 'MARKET_JWT_PRIVATE_KEY', 'CIRCLES_SERVICE_KEY', 'MARKET_CODE_DISPENSER_TOKEN'],
+      secrets: [
+        'DB_MARKET_API_PASSWORD',
+        'MARKET_JWT_PRIVATE_KEY',
+        'CIRCLES_SERVICE_KEY',
+        'MARKET_CODE_DISPENSER_TOKEN',
+      ],
     },
     'market-adapter-codedispenser': {
       reads: adapter.keys(),
@@ -118,14 +131,17 @@ describe('docker-compose.yml', () => {
     expect([...services.keys()].toSorted()).toEqual(Object.keys(expected).toSorted())
   })
 
-  it.each(Object.entries(expected))('gives %s only variables it reads and only its own secrets', (name, { reads, secrets }) => {
-    const readable = new Set(reads)
-    const environment = environmentOf(name)
-    expect(Object.keys(environment).filter((variable) => !readable.has(variable))).toEqual([])
-    const named = new Set(Object.values(environment).flatMap((value) => interpolated(value).map((one) => one.name)))
-    expect([...named].filter(isSecret).toSorted()).toEqual([...secrets].toSorted())
-    expect(services.get(name)).not.toHaveProperty('env_file')
-  })
+  it.each(Object.entries(expected))(
+    'gives %s only variables it reads and only its own secrets',
+    (name, { reads, secrets }) => {
+      const readable = new Set(reads)
+      const environment = environmentOf(name)
+      expect(Object.keys(environment).filter((variable) => !readable.has(variable))).toEqual([])
+      const named = new Set(Object.values(environment).flatMap((value) => interpolated(value).map((one) => one.name)))
+      expect([...named].filter(isSecret).toSorted()).toEqual([...secrets].toSorted())
+      expect(services.get(name)).not.toHaveProperty('env_file')
+    },
+  )
 
   it('passes no password of another owner anywhere near market-api or the dispenser', () => {
     const all = (name: string) => JSON.stringify(services.get(name))
@@ -199,12 +215,16 @@ describe('docker-compose.yml', () => {
   it('starts the services when the databases are ready', () => {
     expect(services.get('init-db')?.depends_on).toEqual({ postgres: { condition: 'service_healthy' } })
     for (const name of ['market-api', 'market-adapter-codedispenser']) {
-      expect(services.get(name)?.depends_on).toMatchObject({ 'init-db': { condition: 'service_completed_successfully' } })
+      expect(services.get(name)?.depends_on).toMatchObject({
+        'init-db': { condition: 'service_completed_successfully' },
+      })
     }
   })
 
   it('publishes the market, and beyond this machine nothing else', () => {
-    const published = [...services].flatMap(([name, { ports = [] }]) => (ports as string[]).map((port) => [name, port] as const))
+    const published = [...services].flatMap(([name, { ports = [] }]) =>
+      (ports as string[]).map((port) => [name, port] as const),
+    )
     expect(published.filter(([, port]) => !port.startsWith('127.0.0.1:')).map(([name]) => name)).toEqual(['market-api'])
     expect(published.map(([name]) => name)).toContain('postgres')
     expect(services.get('ipfs')).not.toHaveProperty('ports')
@@ -216,7 +236,8 @@ describe('docker-compose.yml', () => {
       expect(service.security_opt, name).toEqual(['no-new-privileges:true'])
       expect(String(service.image), name).toMatch(/:[\w.-]+$/)
       expect(String(service.image), name).not.toMatch(/:latest$/)
-      if (service.image === 'circles-market:local') expect(service, name).toMatchObject({ read_only: true, cap_drop: ['ALL'] })
+      if (service.image === 'circles-market:local')
+        expect(service, name).toMatchObject({ read_only: true, cap_drop: ['ALL'] })
     }
   })
 })
@@ -233,7 +254,9 @@ describe('Dockerfile', () => {
 
   it('copies every workspace that its programs load', () => {
     const copied = /for workspace in (.*?); do/.exec(file)?.[1]?.split(' ') ?? []
-    const byName = new Map(copied.map((path) => [(JSON.parse(text(`${path}/package.json`)) as { name: string }).name, path]))
+    const byName = new Map(
+      copied.map((path) => [(JSON.parse(text(`${path}/package.json`)) as { name: string }).name, path]),
+    )
     const needed = new Set<string>()
     const need = (name: string) => {
       if (needed.has(name)) return
@@ -241,7 +264,9 @@ describe('Dockerfile', () => {
       const path = byName.get(name)
       // One that is not copied is reported below.
       if (path === undefined || path === 'scripts') return
-      const { dependencies = {} } = JSON.parse(text(`${path}/package.json`)) as { dependencies?: Record<string, string> }
+      const { dependencies = {} } = JSON.parse(text(`${path}/package.json`)) as {
+        dependencies?: Record<string, string>
+      }
       for (const dependency of Object.keys(dependencies)) if (dependency.startsWith('@market/')) need(dependency)
     }
     for (const program of ['init-db', 'market-api', 'codedispenser', 'scripts']) need(`@market/${program}`)
@@ -256,12 +281,17 @@ describe('Dockerfile', () => {
     for (const path of programs) {
       const folder = dirname(dirname(path))
       const name = basename(path, '.js')
-      expect([`${folder}/src/${name}.ts`, `${folder}/${name}.ts`].some((source) => existsSync(root + source)), path).toBe(true)
+      expect(
+        [`${folder}/src/${name}.ts`, `${folder}/${name}.ts`].some((source) => existsSync(root + source)),
+        path,
+      ).toBe(true)
     }
   })
 
   it('is built without the secrets and the data of this machine', () => {
-    expect(text('.dockerignore').split('\n')).toEqual(expect.arrayContaining(['.env', '.env.*', '.market', '.git', '**/node_modules', '**/dist']))
+    expect(text('.dockerignore').split('\n')).toEqual(
+      expect.arrayContaining(['.env', '.env.*', '.market', '.git', '**/node_modules', '**/dist']),
+    )
   })
 })
 
@@ -280,7 +310,8 @@ function schemaIn(path: string): Variables {
   if (fields.length === 0) throw new Error(`${path} has no schema that this test can read`)
   return new Map(
     fields.map(([, name, field]) => {
-      const value = /\.default\('(.*)'\)/.exec(field!)?.[1] ?? /^env\.int\(.*, ([\d_]+)\)/.exec(field!)?.[1]?.replaceAll('_', '')
+      const value =
+        /\.default\('(.*)'\)/.exec(field!)?.[1] ?? /^env\.int\(.*, ([\d_]+)\)/.exec(field!)?.[1]?.replaceAll('_', '')
       return [name!, value ?? '']
     }),
   )
@@ -303,8 +334,11 @@ function initDbVariables(): Variables {
   for (const { variable, database, user } of SERVICES) {
     variables.set(variable, database).set(`${variable}_USER`, user).set(`${variable}_PASSWORD`, '')
   }
-  const named = [...text('init-db/src/config.ts').matchAll(/(?:text|secret|wholeNumber)\('([A-Z_]+)'/g)].map(([, name]) => name!)
-  for (const name of named) if (!variables.has(name)) throw new Error(`init-db reads ${name}, which this test does not know`)
+  const named = [...text('init-db/src/config.ts').matchAll(/(?:text|secret|wholeNumber)\('([A-Z_]+)'/g)].map(
+    ([, name]) => name!,
+  )
+  for (const name of named)
+    if (!variables.has(name)) throw new Error(`init-db reads ${name}, which this test does not know`)
   return variables
 }
 
@@ -340,7 +374,8 @@ function readYaml(source: string): Yaml {
     const map: Yaml = {}
     while (lines.length > 0) {
       const [, spaces, key, rest = ''] = /^( *)([\w<.-]+):(?: +(.*))?$/.exec(lines[0]!) ?? []
-      if (spaces === undefined || key === undefined || spaces.length > indent) throw new Error(`not understood: ${lines[0]}`)
+      if (spaces === undefined || key === undefined || spaces.length > indent)
+        throw new Error(`not understood: ${lines[0]}`)
       if (spaces.length < indent) return map
       lines.shift()
       const [, anchor, value] = /^(?:&(\w+) *)?(.*)$/s.exec(rest)!
@@ -362,7 +397,11 @@ function readYaml(source: string): Yaml {
   function readScalar(value: string): unknown {
     if (value.startsWith('"')) return JSON.parse(value)
     if (/^[[{]/.test(value)) {
-      return JSON.parse(value.replaceAll(/"(?:[^"\\]|\\.)*"|[^\s,:[\]{}"]+/g, (token) => (token.startsWith('"') ? token : JSON.stringify(token))))
+      return JSON.parse(
+        value.replaceAll(/"(?:[^"\\]|\\.)*"|[^\s,:[\]{}"]+/g, (token) =>
+          token.startsWith('"') ? token : JSON.stringify(token),
+        ),
+      )
     }
     if (/^['|>*!%@`-]|: | #/.test(value)) throw new Error(`not understood: ${value}`)
     return value === 'true' ? true : value === 'false' ? false : value

@@ -27,7 +27,11 @@ describe('documents', () => {
 
   it('name source files that exist', () => {
     const wrong = documents.flatMap(({ path, text }) =>
-      [...text.matchAll(/`((?:\.{0,2}\/)?[\w@.-]+(?:\/[\w@.-]+)+\.(?:ts|mts|mjs|js|json|md|ya?ml|sql|sol|sh))(?::\d+)?`/g)]
+      [
+        ...text.matchAll(
+          /`((?:\.{0,2}\/)?[\w@.-]+(?:\/[\w@.-]+)+\.(?:ts|mts|mjs|js|json|md|ya?ml|sql|sol|sh))(?::\d+)?`/g,
+        ),
+      ]
         .map(([, name]) => name!)
         .filter((name) => !fileIsThere(path, name))
         .map((name) => `${path}: ${name}`),
@@ -47,7 +51,9 @@ describe('documents', () => {
 })
 
 describe('docs/operations.md', () => {
-  const blocks = [...readFileSync(`${root}docs/operations.md`, 'utf8').matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(([, block]) => block!)
+  const blocks = [...readFileSync(`${root}docs/operations.md`, 'utf8').matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(
+    ([, block]) => block!,
+  )
   const queries = blocks.map((block) => ({
     ofCodes: block.startsWith('-- circles_codedisp'),
     // psql's ways of ending a query, and its variable.
@@ -57,25 +63,29 @@ describe('docs/operations.md', () => {
   it.each([
     ['market-api', false, marketMigrations],
     ['the code dispenser', true, { ...kitMigrations, ...codeMigrations }],
-  ] as [string, boolean, Record<string, Migration>][])('asks for tables and columns of %s that exist', async (_, ofCodes, migrations) => {
-    const mine = queries.filter((query) => query.ofCodes === ofCodes)
-    expect(mine.length).toBeGreaterThan(1)
-    const database = await createTestDatabase()
-    const { db, close } = openDatabase<unknown>(database.url, { name: 'docs', poolSize: 1 })
-    try {
-      for (const name of Object.keys(migrations).toSorted()) await migrations[name]!.up(db as Kysely<any>)
-      for (const query of mine) await sql.raw(query.sql).execute(db)
-    } finally {
-      await close()
-      await database.drop()
-    }
-  })
+  ] as [string, boolean, Record<string, Migration>][])(
+    'asks for tables and columns of %s that exist',
+    async (_, ofCodes, migrations) => {
+      const mine = queries.filter((query) => query.ofCodes === ofCodes)
+      expect(mine.length).toBeGreaterThan(1)
+      const database = await createTestDatabase()
+      const { db, close } = openDatabase<unknown>(database.url, { name: 'docs', poolSize: 1 })
+      try {
+        for (const name of Object.keys(migrations).toSorted()) await migrations[name]!.up(db as Kysely<any>)
+        for (const query of mine) await sql.raw(query.sql).execute(db)
+      } finally {
+        await close()
+        await database.drop()
+      }
+    },
+  )
 })
 
 function listDocuments(folder: string): string[] {
   return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = folder === '' ? entry.name : `${folder}/${entry.name}`
-    if (entry.isDirectory()) return /^(node_modules|dist|coverage|\.git|\.market.*)$/.test(entry.name) ? [] : listDocuments(path)
+    if (entry.isDirectory())
+      return /^(node_modules|dist|coverage|\.git|\.market.*)$/.test(entry.name) ? [] : listDocuments(path)
     return entry.name.endsWith('.md') ? [path] : []
   })
 }
@@ -95,7 +105,10 @@ function linkHolds(document: string, link: string): boolean {
 
 /** As GitHub makes them. */
 function anchor(title: string): string {
-  return title.toLowerCase().replaceAll(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-')
+  return title
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-')
 }
 
 /** From the document's folder or from any above it. What is built counts when its source is there. */
@@ -118,7 +131,9 @@ function scriptsFor(document: string): Set<string> {
   return new Set(
     foldersAbove(document).flatMap((folder) => {
       const path = join(root, folder, 'package.json')
-      return existsSync(path) ? Object.keys((JSON.parse(readFileSync(path, 'utf8')) as { scripts?: object }).scripts ?? {}) : []
+      return existsSync(path)
+        ? Object.keys((JSON.parse(readFileSync(path, 'utf8')) as { scripts?: object }).scripts ?? {})
+        : []
     }),
   )
 }

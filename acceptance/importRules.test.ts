@@ -45,14 +45,17 @@ const TOLERATED: Record<string, string> = {
   'acceptance/deployment.test.ts → init-db/src/config.ts': 'compares the schema itself with the documents',
   'acceptance/deployment.test.ts → market-api/src/config.ts': 'compares the schema itself with the documents',
   'acceptance/deployment.test.ts → packages/kit/src/db.ts': 'proves that the parser reads what compose builds',
-  'acceptance/docs.test.ts → market-api/src/db/migrations/index.ts': 'runs the queries of docs/operations.md on the real tables',
-  'acceptance/docs.test.ts → adapters/codedispenser/src/migrations/index.ts': 'runs the queries of docs/operations.md on the real tables',
-  'acceptance/docs.test.ts → packages/adapter-kit/src/migrations.ts': 'runs the queries of docs/operations.md on the real tables',
+  'acceptance/docs.test.ts → market-api/src/db/migrations/index.ts':
+    'runs the queries of docs/operations.md on the real tables',
+  'acceptance/docs.test.ts → adapters/codedispenser/src/migrations/index.ts':
+    'runs the queries of docs/operations.md on the real tables',
+  'acceptance/docs.test.ts → packages/adapter-kit/src/migrations.ts':
+    'runs the queries of docs/operations.md on the real tables',
   'acceptance/docs.test.ts → packages/kit/src/db.ts': 'runs the queries of docs/operations.md on the real tables',
   // To decide: the demo is a front end, so the sdk is what it should use; then it belongs into the table above.
   'scripts/demo.ts → @market/sdk/market': 'buys as a front end would',
   // To put right: a black-box suite should publish through the market or a Kubo, and take the demo seller by name.
-  'acceptance/publisher.ts → @market/market-api/ops': 'pins a seller\'s catalog',
+  'acceptance/publisher.ts → @market/market-api/ops': "pins a seller's catalog",
   'acceptance/ → scripts/demoSeller.ts': 'knows the seller that npm start makes',
 }
 
@@ -84,14 +87,19 @@ const byPackageJson = () =>
   imports.filter(({ file, specifier }) => {
     const workspace = workspaceOf(file)
     if (workspace === undefined || /^(\.|node:)/.test(specifier)) return false
-    const name = specifier.split('/').slice(0, specifier.startsWith('@') ? 2 : 1).join('/')
+    const name = specifier
+      .split('/')
+      .slice(0, specifier.startsWith('@') ? 2 : 1)
+      .join('/')
     const { name: own, listed } = workspaces.get(workspace)!
     const forTests = rootDevDependencies.has(name) || TESTS_MAY_ALSO_IMPORT.includes(name.replace('@market/', ''))
     return name !== own && !listed.has(name) && !(isTest(file) && forTests)
   })
 
 const byPath = () =>
-  imports.filter(({ file, specifier }) => specifier.startsWith('.') && workspaceOf(file) !== workspaceOf(target(file, specifier)))
+  imports.filter(
+    ({ file, specifier }) => specifier.startsWith('.') && workspaceOf(file) !== workspaceOf(target(file, specifier)),
+  )
 
 const byArrow = () =>
   imports.filter(({ file, specifier, typeOnly }) => {
@@ -112,7 +120,7 @@ describe('imports between workspaces', () => {
     expect(intolerable(byTable())).toEqual([])
   })
 
-  it('names only packages that the workspace\'s package.json lists', () => {
+  it("names only packages that the workspace's package.json lists", () => {
     expect(intolerable(byPackageJson())).toEqual([])
   })
 
@@ -125,7 +133,9 @@ describe('imports between workspaces', () => {
     const wrong = imports.filter(({ file, specifier }) => {
       const workspace = workspaceOf(file)
       if (workspace === undefined || !services.includes(workspace)) return false
-      return services.some((other) => other !== workspace && `${specifier}/`.startsWith(`${workspaces.get(other)!.name}/`))
+      return services.some(
+        (other) => other !== workspace && `${specifier}/`.startsWith(`${workspaces.get(other)!.name}/`),
+      )
     })
     expect(wrong).toEqual([])
   })
@@ -134,7 +144,8 @@ describe('imports between workspaces', () => {
 describe('packages/contracts', () => {
   it('only computes: no module of Node', () => {
     const wrong = imports.filter(
-      ({ file, specifier }) => file.startsWith('packages/contracts/src/') && !isTest(file) && specifier.startsWith('node:'),
+      ({ file, specifier }) =>
+        file.startsWith('packages/contracts/src/') && !isTest(file) && specifier.startsWith('node:'),
     )
     expect(wrong).toEqual([])
   })
@@ -145,7 +156,9 @@ describe('features of market-api', () => {
     // Not features: what assembles them, and what stores rows.
     const others = ['http', 'db']
     const folders = new Set(files.flatMap((file) => /^market-api\/src\/(\w+)\//.exec(file)?.[1] ?? []))
-    expect([...folders].filter((folder) => !others.includes(folder)).toSorted()).toEqual(Object.keys(FEATURES).toSorted())
+    expect([...folders].filter((folder) => !others.includes(folder)).toSorted()).toEqual(
+      Object.keys(FEATURES).toSorted(),
+    )
   })
 
   it('run code of each other only along the arrows', () => {
@@ -159,7 +172,9 @@ describe('features of market-api', () => {
 
 describe('names', () => {
   it('say what a thing is: no utils, helpers, managers, commons or miscellanies', () => {
-    const named = files.flatMap((file) => file.split('/').map((segment) => [file, segment.replace(/\..*$/, '')] as const))
+    const named = files.flatMap((file) =>
+      file.split('/').map((segment) => [file, segment.replace(/\..*$/, '')] as const),
+    )
     expect(named.filter(([, name]) => NO_NAME.test(name)).map(([file]) => file)).toEqual([])
   })
 })
@@ -184,7 +199,9 @@ function entriesFor({ file, specifier }: Import): string[] {
 
 /** What a relative import names, from the root. */
 function target(file: string, specifier: string): string {
-  return relative(root, resolve(root, dirname(file), specifier)).split(sep).join('/')
+  return relative(root, resolve(root, dirname(file), specifier))
+    .split(sep)
+    .join('/')
 }
 
 function reachable(feature: string): Set<string> {
@@ -234,14 +251,18 @@ function readImports(file: string): Import[] {
 function onlyTypes(names: string): boolean {
   const inside = /^\{([^}]*)\}/.exec(names.trim())?.[1]
   if (inside === undefined) return false
-  const each = inside.split(',').map((name) => name.trim()).filter((name) => name !== '')
+  const each = inside
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '')
   return each.length > 0 && each.every((name) => name.startsWith('type '))
 }
 
 function listFiles(folder: string): string[] {
   return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
     const path = folder === '' ? entry.name : `${folder}/${entry.name}`
-    if (entry.isDirectory()) return /^(node_modules|dist|coverage|\.git|\.market.*|\.cache)$/.test(entry.name) ? [] : listFiles(path)
+    if (entry.isDirectory())
+      return /^(node_modules|dist|coverage|\.git|\.market.*|\.cache)$/.test(entry.name) ? [] : listFiles(path)
     return entry.isFile() ? [path] : []
   })
 }
@@ -258,12 +279,17 @@ function listWorkspaces() {
       .filter((folder) => existsSync(join(root, folder, 'package.json')))
       .map((folder) => {
         const { name, dependencies, devDependencies, optionalDependencies } = readPackage(folder)
-        return [folder, { name, listed: new Set(Object.keys({ ...dependencies, ...devDependencies, ...optionalDependencies })) }]
+        return [
+          folder,
+          { name, listed: new Set(Object.keys({ ...dependencies, ...devDependencies, ...optionalDependencies })) },
+        ]
       }),
   )
 }
 
-type Package = { name: string; workspaces?: string[] } & Partial<Record<'dependencies' | 'devDependencies' | 'optionalDependencies', Record<string, string>>>
+type Package = { name: string; workspaces?: string[] } & Partial<
+  Record<'dependencies' | 'devDependencies' | 'optionalDependencies', Record<string, string>>
+>
 
 function readPackage(folder: string): Package {
   return JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8')) as Package

@@ -33,7 +33,13 @@ export async function createGatewayOf(rpcUrl: string, reference: string, amount:
   const gateway = await chain.readContract({ ...factory, functionName: 'gatewayOf', args: [account.address] })
   const forever = 2n ** 96n - 1n
   await mined(
-    wallet.writeContract({ ...free, address: gateway, abi: gatewayAbi, functionName: 'setTrust', args: [devCurrencyAvatar, forever] }),
+    wallet.writeContract({
+      ...free,
+      address: gateway,
+      abi: gatewayAbi,
+      functionName: 'setTrust',
+      args: [devCurrencyAvatar, forever],
+    }),
   )
   await pay(rpcUrl, gateway, devCurrencyAvatar, amount, reference)
 }

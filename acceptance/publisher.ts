@@ -1,6 +1,12 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { MARKET_CONTEXT, PROFILE_CONTEXT, productLinkName, SCHEMA_ORG_CONTEXT, storedDocument } from '@market/contracts/catalogDocuments'
+import {
+  MARKET_CONTEXT,
+  PROFILE_CONTEXT,
+  productLinkName,
+  SCHEMA_ORG_CONTEXT,
+  storedDocument,
+} from '@market/contracts/catalogDocuments'
 import { cidToDigest } from '@market/contracts/cid'
 import { type CustomDataLink, signLink } from '@market/contracts/link'
 import { appendLink, appendToIndex } from '@market/contracts/namespaceWalk'
@@ -13,7 +19,12 @@ import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts'
 export async function newSeller(market: { rpcUrl: string; ipfsStoreDir: string | undefined }, operator: string) {
   const key = generatePrivateKey()
   const account = privateKeyToAccount(key)
-  const store = await openIpfs({ IPFS_RPC_URL: undefined, IPFS_RPC_BEARER: undefined, IPFS_STORE_DIR: market.ipfsStoreDir!, IPFS_TIMEOUT_MS: 1000 })
+  const store = await openIpfs({
+    IPFS_RPC_URL: undefined,
+    IPFS_RPC_BEARER: undefined,
+    IPFS_STORE_DIR: market.ipfsStoreDir!,
+    IPFS_TIMEOUT_MS: 1000,
+  })
   let nonces = 0
 
   const put = async (document: object) => {
@@ -31,13 +42,23 @@ export async function newSeller(market: { rpcUrl: string; ipfsStoreDir: string |
         '@type': 'Product',
         name: `The ${sku}`,
         sku,
-        offers: [{ '@type': 'Offer', price, priceCurrency: 'CRC', potentialAction: { '@type': 'PayAction', recipient: { '@id': `eip155:100:${payTo}` } } }],
+        offers: [
+          {
+            '@type': 'Offer',
+            price,
+            priceCurrency: 'CRC',
+            potentialAction: { '@type': 'PayAction', recipient: { '@id': `eip155:100:${payTo}` } },
+          },
+        ],
       }),
 
     link(sku: string, cid: string, signer: Hex = key): CustomDataLink {
       nonces += 1
       const nonce = keccak256(stringToHex(`${account.address}/${nonces}`)).slice(0, 34)
-      return signLink({ name: productLinkName(sku), cid, chainId: 100, signedAt: Math.floor(Date.now() / 1000), nonce }, signer)
+      return signLink(
+        { name: productLinkName(sku), cid, chainId: 100, signedAt: Math.floor(Date.now() / 1000), nonce },
+        signer,
+      )
     },
 
     /** Makes these links the seller's namespace and names it in the registry. */
@@ -51,7 +72,12 @@ export async function newSeller(market: { rpcUrl: string; ipfsStoreDir: string |
       }
       await store.put(head!.bytes)
       await store.put(index!.bytes)
-      const profileCid = await put({ '@context': PROFILE_CONTEXT, '@type': 'Profile', name: 'Test seller', namespaces: { [operator]: index!.cid } })
+      const profileCid = await put({
+        '@context': PROFILE_CONTEXT,
+        '@type': 'Profile',
+        name: 'Test seller',
+        namespaces: { [operator]: index!.cid },
+      })
       const transport = http(market.rpcUrl)
       const hash = await createWalletClient({ account, transport }).writeContract({
         address: devContracts.nameRegistry,

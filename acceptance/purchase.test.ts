@@ -37,15 +37,27 @@ const ops = (...args: string[]) =>
 
 describe('a purchase through real processes', () => {
   it('npm run demo ends with one code, in the order and nowhere else', async () => {
-    const { stdout } = await run(process.execPath, [script('demo'), '--market', market.marketUrl, '--rpc', market.rpcUrl, '--seed', '1', '--json'])
+    const { stdout } = await run(process.execPath, [
+      script('demo'),
+      '--market',
+      market.marketUrl,
+      '--rpc',
+      market.rpcUrl,
+      '--seed',
+      '1',
+      '--json',
+    ])
     const result = JSON.parse(stdout) as { ok: boolean; orderId: string; codes: string[]; steps: { step: string }[] }
     expect(result).toMatchObject({ ok: true, codes: [expect.stringMatching(/^HARBOUR-/)] })
     const told = result.steps.map(({ step }) => step)
-    for (const status of ['OrderPaymentDue', 'PaymentProcessing', 'PaymentComplete']) expect(told).toContain(`order is ${status}`)
+    for (const status of ['OrderPaymentDue', 'PaymentProcessing', 'PaymentComplete'])
+      expect(told).toContain(`order is ${status}`)
 
-    const assigned = await codes`select code from code_pool_codes c join fulfillment_runs r using (run_key) where r.order_id = ${result.orderId}`
+    const assigned =
+      await codes`select code from code_pool_codes c join fulfillment_runs r using (run_key) where r.order_id = ${result.orderId}`
     expect(assigned.map(({ code }) => code)).toEqual(result.codes)
-    const history = await orders`select old_status, new_status from orders_status_history where order_id = ${result.orderId} order by id`
+    const history =
+      await orders`select old_status, new_status from orders_status_history where order_id = ${result.orderId} order by id`
     expect(history.map((row) => [row.old_status, row.new_status])).toEqual([
       [null, OrderStatus.paymentDue],
       [OrderStatus.paymentDue, OrderStatus.paymentProcessing],
@@ -54,24 +66,36 @@ describe('a purchase through real processes', () => {
   })
 
   it('the demo fails with a sentence and exit code 1 when there is nothing to buy', async () => {
-    const failed = await run(process.execPath, [script('demo'), '--market', market.marketUrl, '--rpc', market.rpcUrl, '--sku', 'nothing', '--json']).catch(
-      (error: { code: number; stdout: string }) => error,
-    )
+    const failed = await run(process.execPath, [
+      script('demo'),
+      '--market',
+      market.marketUrl,
+      '--rpc',
+      market.rpcUrl,
+      '--sku',
+      'nothing',
+      '--json',
+    ]).catch((error: { code: number; stdout: string }) => error)
     expect(failed).toMatchObject({ code: 1 })
     expect(JSON.parse(failed.stdout)).toMatchObject({ ok: false, error: 'the catalog has no nothing' })
   })
 
-  it('two buyers race for the last code: one gets it, the other\'s order visibly waits until there is another', async () => {
+  it("two buyers race for the last code: one gets it, the other's order visibly waits until there is another", async () => {
     const sku = 'linen-tote'
     expect(await ops('seed-pool', 'last', 'ONLY-ONE')).toMatchObject({ added: 1 })
-    expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'last')).toMatchObject({ mapping: 'created', route: 'created' })
+    expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'last')).toMatchObject({
+      mapping: 'created',
+      route: 'created',
+    })
     const buyers = await Promise.all([signedInBuyer(market.marketUrl), signedInBuyer(market.marketUrl)])
     // Both see one in stock and check out before either has paid.
     const placed = await Promise.all(
       buyers.map(async (buyer) => ({ buyer, ...(await buyer.checkOut(demoOperator, demoSeller, sku)) })),
     )
     await Promise.all(
-      placed.map(({ buyer, paymentReference }) => buyer.pay(market.rpcUrl, demoOperator, demoSeller, sku, paymentReference)),
+      placed.map(({ buyer, paymentReference }) =>
+        buyer.pay(market.rpcUrl, demoOperator, demoSeller, sku, paymentReference),
+      ),
     )
     const states = await until('both orders are complete and tried', async () => {
       const found = await Promise.all(
@@ -113,9 +137,15 @@ describe('a purchase through real processes', () => {
     })
     expect(job).toMatchObject({ offerType: 'unrouted', reason: 'route_not_found' })
 
-    expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'prints')).toMatchObject({ mapping: 'unchanged', route: 'updated' })
+    expect(await ops('mapping-codedisp', '100', demoSeller, sku, 'prints')).toMatchObject({
+      mapping: 'unchanged',
+      route: 'updated',
+    })
     await orders`update fulfillment_jobs set next_attempt_at = now() where order_id = ${orderId}`
-    await until('it is delivered', async () => (await buyer.market.order(orderId)).outbox[0]?.payload.codes?.[0] === 'PRINT-1')
+    await until(
+      'it is delivered',
+      async () => (await buyer.market.order(orderId)).outbox[0]?.payload.codes?.[0] === 'PRINT-1',
+    )
     await orders`update market_service_routes set enabled = false where sku = ${sku}`
   })
 
@@ -134,7 +164,8 @@ describe('a purchase through real processes', () => {
     const { orderId, paymentReference } = await buyer.checkOut(demoOperator, demoSeller, DEMO_CODE_SKU)
     await createGatewayOf(market.rpcUrl, paymentReference, 5n * 10n ** 18n)
     const [transfer] = await until('the transfer is recorded', async () => {
-      const rows = await orders`select ignored_reason, eligible from payment_transfers where payment_reference = ${paymentReference}`
+      const rows =
+        await orders`select ignored_reason, eligible from payment_transfers where payment_reference = ${paymentReference}`
       return rows.length > 0 && rows
     })
     expect(transfer).toMatchObject({ ignored_reason: 'unknown_gateway', eligible: null })
@@ -147,7 +178,8 @@ describe('a purchase through real processes', () => {
     const { orderId, paymentReference } = await buyer.checkOut(demoOperator, demoSeller, DEMO_CODE_SKU)
     await payInUntrustedToken(market.rpcUrl, demoSeller, paymentReference, 5n * 10n ** 18n)
     await until('the transfer is refused', async () => {
-      const [row] = await orders`select eligible, ignored_reason from payment_transfers where payment_reference = ${paymentReference}`
+      const [row] =
+        await orders`select eligible, ignored_reason from payment_transfers where payment_reference = ${paymentReference}`
       return row?.eligible === false && row.ignored_reason === 'untrusted_token'
     })
     expect((await buyer.market.order(orderId)).orderStatus).toBe(OrderStatus.paymentDue)
@@ -188,7 +220,8 @@ describe('a catalog that somebody tampered with', () => {
     await seller.tamper(altered, JSON.stringify({ name: 'Altered', price: 0.01 }))
     await ops('mapping-codedisp', '100', seller.address, 'honest', 'honest-pool')
     await ops('seed-pool', 'honest-pool', 'H-1')
-    for (const sku of ['swapped', 'forged', 'altered']) await ops('mapping-codedisp', '100', seller.address, sku, 'honest-pool')
+    for (const sku of ['swapped', 'forged', 'altered'])
+      await ops('mapping-codedisp', '100', seller.address, sku, 'honest-pool')
     await seller.publish([
       seller.link('honest', honest),
       swapped,
@@ -202,12 +235,19 @@ describe('a catalog that somebody tampered with', () => {
       return found.products.length > 0 && found
     })
     expect(page.products.map(({ product }) => product.sku)).toEqual(['honest'])
-    expect(page.errors).toEqual([expect.objectContaining({ avatar: seller.address, stage: 'payload', code: 'PAYLOAD_UNAVAILABLE', cid: altered })])
+    expect(page.errors).toEqual([
+      expect.objectContaining({ avatar: seller.address, stage: 'payload', code: 'PAYLOAD_UNAVAILABLE', cid: altered }),
+    ])
     const buyer = await signedInBuyer(market.marketUrl)
     for (const sku of ['swapped', 'forged', 'altered']) {
-      await expect(buyer.checkOut(demoOperator, seller.address, sku), sku).rejects.toMatchObject({ status: 422, code: 'product_not_found' })
+      await expect(buyer.checkOut(demoOperator, seller.address, sku), sku).rejects.toMatchObject({
+        status: 422,
+        code: 'product_not_found',
+      })
     }
-    await expect(buyer.checkOut(demoOperator, seller.address, 'honest')).resolves.toMatchObject({ orderId: expect.any(String) })
+    await expect(buyer.checkOut(demoOperator, seller.address, 'honest')).resolves.toMatchObject({
+      orderId: expect.any(String),
+    })
   })
 
   it('keeps a product that was verified when its block is damaged later, and takes it down when the seller does', async () => {
@@ -217,7 +257,8 @@ describe('a catalog that somebody tampered with', () => {
     const lampLink = seller.link('lamp', lamp)
     await seller.publish([lampLink])
     const anybody = new Market(market.marketUrl)
-    const skus = async () => (await anybody.catalog(demoOperator, [seller.address])).products.map(({ product }) => product.sku)
+    const skus = async () =>
+      (await anybody.catalog(demoOperator, [seller.address])).products.map(({ product }) => product.sku)
     await until('the lamp is listed', async () => (await skus()).includes('lamp'))
 
     await seller.tamper(lamp, 'no JSON at all')
@@ -232,12 +273,17 @@ describe('a catalog that somebody tampered with', () => {
   })
 
   it('clients:6 writes feeds, pay action and no fulfilment address into the offers, from the configured base', async () => {
-    const response = await fetch(`${market.marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}&pageSize=2`)
+    const response = await fetch(
+      `${market.marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}&pageSize=2`,
+    )
     expect(response.headers.get('content-type')).toBe('application/ld+json; charset=utf-8')
     const cursor = response.headers.get('x-next-cursor')!
     expect(cursor).toBe(btoa('{"start":2}'))
     const next = /^<(.+)>; rel="next"$/.exec(response.headers.get('link')!)![1]!
-    const page = (await response.json()) as { products: { product: { sku: string; offers: Record<string, unknown>[] } }[]; nextCursor: string }
+    const page = (await response.json()) as {
+      products: { product: { sku: string; offers: Record<string, unknown>[] } }[]
+      nextCursor: string
+    }
     const rest = (await (await fetch(next)).json()) as typeof page
     expect([page.products.length, rest.products.length, page.nextCursor]).toEqual([2, 1, cursor])
     const offers = new Map([...page.products, ...rest.products].map(({ product }) => [product.sku, product.offers[0]!]))
@@ -247,11 +293,20 @@ describe('a catalog that somebody tampered with', () => {
       availabilityFeed: feed('availability'),
       inventoryFeed: feed('inventory'),
       fulfillmentEndpoint: null,
-      potentialAction: { '@type': 'PayAction', price: 5, priceCurrency: 'CRC', recipient: { '@id': expect.stringMatching(/^eip155:100:0x/) } },
+      potentialAction: {
+        '@type': 'PayAction',
+        price: 5,
+        priceCurrency: 'CRC',
+        recipient: { '@id': expect.stringMatching(/^eip155:100:0x/) },
+      },
     })
     expect(offers.get('heron-print')).toMatchObject({ availabilityFeed: null, inventoryFeed: null })
     expect(await (await fetch(feed('availability'))).json()).toBe('https://schema.org/InStock')
-    expect(await (await fetch(feed('inventory'))).json()).toMatchObject({ '@type': 'QuantitativeValue', value: expect.any(Number), unitCode: 'C62' })
+    expect(await (await fetch(feed('inventory'))).json()).toMatchObject({
+      '@type': 'QuantitativeValue',
+      value: expect.any(Number),
+      unitCode: 'C62',
+    })
     expect((await fetch(feed('inventory').replace(DEMO_CODE_SKU, 'heron-print'))).status).toBe(404)
   })
 })

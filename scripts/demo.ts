@@ -9,7 +9,15 @@ import { Command, InvalidArgumentError } from 'commander'
 import { privateKeyToAccount } from 'viem/accounts'
 import { CHAIN_ID, demoKey, demoOperator, DEMO_CODE_SKU } from './demoSeller.ts'
 
-type Options = { market: string; rpc: string; operator: string; sku: string; seed?: number; timeout: number; json?: boolean }
+type Options = {
+  market: string
+  rpc: string
+  operator: string
+  sku: string
+  seed?: number
+  timeout: number
+  json?: boolean
+}
 
 const wholeNumber = (text: string) => {
   if (!/^[0-9]{1,9}$/.test(text)) throw new InvalidArgumentError('must be a whole number')
@@ -18,8 +26,16 @@ const wholeNumber = (text: string) => {
 
 const command = new Command('npm run demo --')
   .description('Buys one code from the running market as a buyer would: through HTTP and the chain only.')
-  .option('--market <url>', 'the market', process.env.MARKET_URL ?? `http://127.0.0.1:${process.env.MARKET_API_PORT ?? 65001}`)
-  .option('--rpc <url>', 'JSON-RPC of the dev chain', process.env.RPC ?? `http://127.0.0.1:${process.env.DEV_CHAIN_PORT ?? 65020}`)
+  .option(
+    '--market <url>',
+    'the market',
+    process.env.MARKET_URL ?? `http://127.0.0.1:${process.env.MARKET_API_PORT ?? 65001}`,
+  )
+  .option(
+    '--rpc <url>',
+    'JSON-RPC of the dev chain',
+    process.env.RPC ?? `http://127.0.0.1:${process.env.DEV_CHAIN_PORT ?? 65020}`,
+  )
   .option('--operator <address>', 'whose catalog', demoOperator)
   .option('--sku <sku>', 'what to buy', DEMO_CODE_SKU)
   .option('--seed <n>', 'the same buyer every time', wholeNumber)
@@ -37,7 +53,8 @@ class DemoError extends Error {}
 
 try {
   const result = await buy(options)
-  if (options.json) console.log(JSON.stringify({ ok: true, ...result, steps, ms: Math.round(performance.now() - began) }))
+  if (options.json)
+    console.log(JSON.stringify({ ok: true, ...result, steps, ms: Math.round(performance.now() - began) }))
   else console.log(`\nThe code is ${result.codes.join(', ')}  (${((performance.now() - began) / 1000).toFixed(1)} s)`)
 } catch (error) {
   const message = error instanceof Error ? error.message.split('\n')[0] : String(error)
@@ -57,7 +74,12 @@ async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000
 
   const sellers = await again(() => market.sellers())
   if (sellers.length === 0) throw new DemoError('the market has no seller yet')
-  const { products } = await again(() => market.catalog(operator, sellers.map(({ seller }) => seller)))
+  const { products } = await again(() =>
+    market.catalog(
+      operator,
+      sellers.map(({ seller }) => seller),
+    ),
+  )
   const item = products.find(({ product }) => product.sku === sku)
   const offer = item?.product.offers[0]
   if (!item || !offer) throw new DemoError(`the catalog has no ${sku}`)
@@ -120,7 +142,9 @@ async function again<T>(attempt: () => Promise<T>): Promise<T> {
       const refused = error instanceof DemoError || (error instanceof MarketError && error.status < 500)
       if (refused || Date.now() > deadline) {
         const cause = (error as Error).cause as { code?: string } | undefined
-        throw cause?.code === 'ECONNREFUSED' ? new DemoError(`nothing listens at ${options.market}; is \`npm start\` running?`) : error
+        throw cause?.code === 'ECONNREFUSED'
+          ? new DemoError(`nothing listens at ${options.market}; is \`npm start\` running?`)
+          : error
       }
       await delay(200)
     }

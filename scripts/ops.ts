@@ -31,13 +31,20 @@ ops
   .argument('<pool>', 'pool id')
   .argument('<codes>', 'one code; with --file a file with a code on each line; - reads standard input')
   .option('--file', '<codes> is a file')
-  .addHelpText('after', '\nExamples:\n  npm run ops -- seed-pool vouchers ABC-123\n  npm run ops -- seed-pool vouchers codes.txt --file\n  gpg -d codes.gpg | npm run ops -- seed-pool vouchers -')
+  .addHelpText(
+    'after',
+    '\nExamples:\n  npm run ops -- seed-pool vouchers ABC-123\n  npm run ops -- seed-pool vouchers codes.txt --file\n  gpg -d codes.gpg | npm run ops -- seed-pool vouchers -',
+  )
   .action(async (pool: string, codes: string, options: { file?: boolean }) => {
     const poolId = named('pool_id', pool)
     const list = readCodes(codes, options.file === true)
     say('seed-pool', `Seeding ${list.length} code(s) into pool '${poolId}'...`)
     const result = await withCodes((db) => seedPool(db, poolId, list, progress('seed-pool', list.length)))
-    finish('seed-pool', result, `Done. added ${result.added}, duplicate ${result.duplicate}, already dispensed ${result.alreadyDispensed}`)
+    finish(
+      'seed-pool',
+      result,
+      `Done. added ${result.added}, duplicate ${result.duplicate}, already dispensed ${result.alreadyDispensed}`,
+    )
   })
 
 ops
@@ -49,23 +56,37 @@ ops
   .argument('<pool>', 'pool id')
   .argument('[download_url]', 'absolute URL with {code} in it')
   .option('--no-route', 'leave the route at the market as it is')
-  .addHelpText('after', "\nExample:\n  npm run ops -- mapping-codedisp 100 0x943186fbcfd74fd575bcf9aa76a53f56b2f06aba gift-code vouchers 'https://shop.example/redeem/{code}'")
-  .action(async (chain: string, seller: string, sku: string, pool: string, url: string | undefined, options: { route: boolean }) => {
-    const mapping = {
-      chainId: chainId(chain),
-      seller: address(seller),
-      sku: named('sku', sku).toLowerCase(),
-      poolId: named('pool_id', pool),
-      downloadUrlTemplate: urlTemplate(url),
-    }
-    say('set-mapping', 'Inserting/Updating mapping in CodeDispenser DB...')
-    const mapped = await withCodes((db) => upsertCodeMapping(db, mapping))
-    say('set-mapping', `mapping ${mapped}`)
-    // The route comes last: a sku is for sale only once there is something to deliver.
-    const route = options.route ? await withMarket((db) => upsertRoute(db, { ...mapping, offerType: 'codedispenser' })) : 'skipped'
-    say('set-mapping', `route ${route}`)
-    finish('set-mapping', { ...mapping, mapping: mapped, route }, 'Done.')
-  })
+  .addHelpText(
+    'after',
+    "\nExample:\n  npm run ops -- mapping-codedisp 100 0x943186fbcfd74fd575bcf9aa76a53f56b2f06aba gift-code vouchers 'https://shop.example/redeem/{code}'",
+  )
+  .action(
+    async (
+      chain: string,
+      seller: string,
+      sku: string,
+      pool: string,
+      url: string | undefined,
+      options: { route: boolean },
+    ) => {
+      const mapping = {
+        chainId: chainId(chain),
+        seller: address(seller),
+        sku: named('sku', sku).toLowerCase(),
+        poolId: named('pool_id', pool),
+        downloadUrlTemplate: urlTemplate(url),
+      }
+      say('set-mapping', 'Inserting/Updating mapping in CodeDispenser DB...')
+      const mapped = await withCodes((db) => upsertCodeMapping(db, mapping))
+      say('set-mapping', `mapping ${mapped}`)
+      // The route comes last: a sku is for sale only once there is something to deliver.
+      const route = options.route
+        ? await withMarket((db) => upsertRoute(db, { ...mapping, offerType: 'codedispenser' }))
+        : 'skipped'
+      say('set-mapping', `route ${route}`)
+      finish('set-mapping', { ...mapping, mapping: mapped, route }, 'Done.')
+    },
+  )
 
 ops
   .command('jwt-key')
@@ -155,13 +176,23 @@ function urlTemplate(text: string | undefined): string | null {
   return text
 }
 
-async function withCodes<T>(work: (db: ReturnType<typeof openDatabase<CodesDatabase>>['db']) => Promise<T>): Promise<T> {
-  const { db, close } = openDatabase<CodesDatabase>(connection('CODEDISP', 'circles_codedisp'), { name: 'ops', poolSize: 1 })
+async function withCodes<T>(
+  work: (db: ReturnType<typeof openDatabase<CodesDatabase>>['db']) => Promise<T>,
+): Promise<T> {
+  const { db, close } = openDatabase<CodesDatabase>(connection('CODEDISP', 'circles_codedisp'), {
+    name: 'ops',
+    poolSize: 1,
+  })
   return work(db).finally(close)
 }
 
-async function withMarket<T>(work: (db: ReturnType<typeof openDatabase<MarketDatabase>>['db']) => Promise<T>): Promise<T> {
-  const { db, close } = openDatabase<MarketDatabase>(connection('MARKET', 'circles_market_api'), { name: 'ops', poolSize: 1 })
+async function withMarket<T>(
+  work: (db: ReturnType<typeof openDatabase<MarketDatabase>>['db']) => Promise<T>,
+): Promise<T> {
+  const { db, close } = openDatabase<MarketDatabase>(connection('MARKET', 'circles_market_api'), {
+    name: 'ops',
+    poolSize: 1,
+  })
   return work(db).finally(close)
 }
 
@@ -176,7 +207,9 @@ function connection(owner: 'MARKET' | 'CODEDISP', fallbackName: string): string 
   const user = env.POSTGRES_USER || 'postgres'
   const password = env.POSTGRES_PASSWORD || localPassword(env.MARKET_DATA_DIR || '.market')
   if (!password) {
-    throw new UsageError(`no database to work on: set OPS_${owner}_URL or POSTGRES_PASSWORD, or run \`npm start\` first`)
+    throw new UsageError(
+      `no database to work on: set OPS_${owner}_URL or POSTGRES_PASSWORD, or run \`npm start\` first`,
+    )
   }
   return `postgres://${user}:${encodeURIComponent(password)}@${host}:${port}/${database}`
 }

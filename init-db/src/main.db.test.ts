@@ -99,9 +99,9 @@ it('lets a service make tables in its own database', async () => {
   const text = 'create table if not exists kept (n int); select current_user'
   await queryAs('market_api', passwords.DB_MARKET_API_PASSWORD, 'circles_market_api', text)
   await queryAs('codedisp', passwords.DB_CODEDISP_PASSWORD, 'circles_codedisp', text)
-  expect(await queryAsSuperuser('circles_market_api', `select tableowner from pg_tables where tablename = 'kept'`)).toEqual([
-    { tableowner: 'market_api' },
-  ])
+  expect(
+    await queryAsSuperuser('circles_market_api', `select tableowner from pg_tables where tablename = 'kept'`),
+  ).toEqual([{ tableowner: 'market_api' }])
 })
 
 it.each(['circles_codedisp', 'postgres', 'template1'])('keeps a service out of %s', async (database) => {
@@ -118,9 +118,9 @@ it.each([`a'b$c`, `$$'; drop role postgres; --`, 'back\\slash "double" %L', 'Zau
     const names = { DB_MARKET_API: `mar'ket "$db`, DB_MARKET_API_USER: `o'market "$user` }
     const { code, err } = await initDb({ ...passwords, ...names, DB_MARKET_API_PASSWORD: password })
     expect({ code, err }).toEqual({ code: 0, err: [] })
-    expect(await queryAs(names.DB_MARKET_API_USER, password, names.DB_MARKET_API, 'select current_database() as name')).toEqual(
-      [{ name: names.DB_MARKET_API }],
-    )
+    expect(
+      await queryAs(names.DB_MARKET_API_USER, password, names.DB_MARKET_API, 'select current_database() as name'),
+    ).toEqual([{ name: names.DB_MARKET_API }])
   },
 )
 
@@ -201,8 +201,6 @@ it('gives up when the time is over, naming the server and the last error', async
   const port = await freePort()
   const { code, out, err } = await initDb({ ...passwords, POSTGRES_PORT: String(port), INIT_DB_WAIT_SECONDS: '2' })
   expect(code).toBe(1)
-  expect(out[0]).toBe(
-    `[provision-dbs] waiting for 127.0.0.1:${port}, 0 of 2 s: connect ECONNREFUSED 127.0.0.1:${port}`,
-  )
+  expect(out[0]).toBe(`[provision-dbs] waiting for 127.0.0.1:${port}, 0 of 2 s: connect ECONNREFUSED 127.0.0.1:${port}`)
   expect(err.join()).toContain(`127.0.0.1:${port} does not accept connections after 2 s: connect ECONNREFUSED`)
 })

@@ -69,7 +69,8 @@ export async function connectWhenReady(server: Server, waitSeconds: number, log:
         throw new ProvisioningError(
           `${address} refuses user '${server.user}': ${textOf(error)} (check POSTGRES_USER and POSTGRES_PASSWORD)`,
         )
-      if (!NOT_YET.some((codes) => codes.test(codeOf(error)))) throw new ProvisioningError(`${address}: ${textOf(error)}`)
+      if (!NOT_YET.some((codes) => codes.test(codeOf(error))))
+        throw new ProvisioningError(`${address}: ${textOf(error)}`)
       if (elapsed() + 1 > waitSeconds)
         throw new ProvisioningError(
           `${address} does not accept connections after ${waitSeconds} s: ${textOf(error)} ` +

@@ -30,8 +30,14 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
       'marketplace_payments_ineligible_token_total',
       'Transfers not credited: the gateway does not trust the token',
     ),
-    queryFailures: metrics.counter('marketplace_payments_query_failures_total', 'Failed reads of payments from the chain'),
-    trustFailures: metrics.counter('marketplace_gateway_trust_fetch_failures_total', 'Failed reads of a gateway\'s trust'),
+    queryFailures: metrics.counter(
+      'marketplace_payments_query_failures_total',
+      'Failed reads of payments from the chain',
+    ),
+    trustFailures: metrics.counter(
+      'marketplace_gateway_trust_fetch_failures_total',
+      "Failed reads of a gateway's trust",
+    ),
     fulfillments,
   }
 }

@@ -40,7 +40,11 @@ export async function upsertRoute(
       .where('seller_address', '=', seller)
       .where('sku', '=', sku)
       .where((is) =>
-        is.or([is('offer_type', 'is distinct from', offerType), is('is_one_off', '=', true), is('enabled', '=', false)]),
+        is.or([
+          is('offer_type', 'is distinct from', offerType),
+          is('is_one_off', '=', true),
+          is('enabled', '=', false),
+        ]),
       )
       .returning('sku')
       .executeTakeFirst()

@@ -82,7 +82,12 @@ describe('the process', () => {
     const health = await fetch(`${replicas[0]!.url}/health`)
     expect(await health.json()).toEqual({ ok: true, checks: { postgres: 'ok' } })
     const text = await (await fetch(`${replicas[0]!.url}/metrics`)).text()
-    for (const name of ['orders_created_total', 'orders_finalized_total', 'payment_amount_crc_total', 'fulfillment_total']) {
+    for (const name of [
+      'orders_created_total',
+      'orders_finalized_total',
+      'payment_amount_crc_total',
+      'fulfillment_total',
+    ]) {
       expect(text).toMatch(new RegExp(`^marketplace_${name}(\\{.*\\})? 0$`, 'm'))
     }
   })
@@ -96,7 +101,13 @@ describe('the process', () => {
   })
 
   it('names every wrong variable in one line and ends', async () => {
-    const { child, lines } = await launch({ ...baseEnv, PUBLIC_BASE_URL: 'market', CHAIN_ID: 'abc', RPC: '', CIRCLES_SERVICE_KEY: ';;;; secret' })
+    const { child, lines } = await launch({
+      ...baseEnv,
+      PUBLIC_BASE_URL: 'market',
+      CHAIN_ID: 'abc',
+      RPC: '',
+      CIRCLES_SERVICE_KEY: ';;;; secret',
+    })
     expect(await child.exited).toEqual({ code: 1, signal: null })
     expect(lines).toHaveLength(1)
     const { msg } = JSON.parse(lines[0]!)
@@ -105,10 +116,22 @@ describe('the process', () => {
   })
 
   it.each([
-    ['a key that is none', { MARKET_JWT_PRIVATE_KEY: '{"kty":"RSA"}' }, /MARKET_JWT_PRIVATE_KEY is not an Ed25519 private JWK/],
-    ['Postgres that is not there', { POSTGRES_CONNECTION: 'postgres://u:sesame@127.0.0.1:1/x', DB_WAIT_SECONDS: '0' }, /database x on 127.0.0.1:1 as u does not answer/],
+    [
+      'a key that is none',
+      { MARKET_JWT_PRIVATE_KEY: '{"kty":"RSA"}' },
+      /MARKET_JWT_PRIVATE_KEY is not an Ed25519 private JWK/,
+    ],
+    [
+      'Postgres that is not there',
+      { POSTGRES_CONNECTION: 'postgres://u:sesame@127.0.0.1:1/x', DB_WAIT_SECONDS: '0' },
+      /database x on 127.0.0.1:1 as u does not answer/,
+    ],
     ['a connection nobody understands', { POSTGRES_CONNECTION: 'sesame' }, /POSTGRES_CONNECTION is not understood/],
-    ['a folder that can not be written', { IPFS_STORE_DIR: join(main, 'ipfs') }, /IPFS_STORE_DIR .*main.js\/ipfs can't be written \(ENOTDIR/],
+    [
+      'a folder that can not be written',
+      { IPFS_STORE_DIR: join(main, 'ipfs') },
+      /IPFS_STORE_DIR .*main.js\/ipfs can't be written \(ENOTDIR/,
+    ],
   ])('ends in one line over %s, and tells no secret', async (_, env, message) => {
     const { child, lines } = await launch({ ...baseEnv, ...env })
     expect(await child.exited).toEqual({ code: 1, signal: null })
@@ -131,7 +154,11 @@ describe('the process', () => {
     const impostor = createServer().on('connection', (socket) => socket.destroy())
     await new Promise<void>((resolve) => impostor.listen(0, '127.0.0.1', resolve))
     const { port } = impostor.address() as AddressInfo
-    const { child, lines } = await launch({ ...baseEnv, POSTGRES_CONNECTION: `postgres://u:p@127.0.0.1:${port}/x`, DB_WAIT_SECONDS: '0' })
+    const { child, lines } = await launch({
+      ...baseEnv,
+      POSTGRES_CONNECTION: `postgres://u:p@127.0.0.1:${port}/x`,
+      DB_WAIT_SECONDS: '0',
+    })
     expect(await child.exited).toMatchObject({ code: 1 })
     expect(lines.at(-1)).toContain('does not answer')
     impostor.close()
@@ -154,7 +181,7 @@ describe('sign-in', () => {
   }
   const verify = (challengeId: string, signature: string) => post('/api/auth/verify', { challengeId, signature })
 
-  it('market-api:A-130 offers a text for the market\'s own host', async () => {
+  it("market-api:A-130 offers a text for the market's own host", async () => {
     const { status, body } = await challenge()
     expect(status).toBe(200)
     expect(body.message!.split('\n')[0]).toBe(`${DOMAIN} wants you to sign in with your Ethereum account:`)
@@ -165,7 +192,7 @@ describe('sign-in', () => {
     expect(Date.parse(body.expiresAt!) - Date.now()).toBeGreaterThan(9.9 * 60_000)
   })
 
-  it('names the page\'s own host when that is allowed, and never one that is not', async () => {
+  it("names the page's own host when that is allowed, and never one that is not", async () => {
     const allowed = await challenge({}, { Origin: 'https://shop.example.org:8443' })
     expect(allowed.body.message).toContain('shop.example.org:8443 wants you to sign in')
     const foreign = await challenge({}, { Origin: 'https://evil.example' })
@@ -175,7 +202,10 @@ describe('sign-in', () => {
   it('market-api:A-133 market-api:A-134 market-api:A-135 checks what it is asked', async () => {
     expect((await challenge({ chainId: 0 })).status).toBe(400)
     expect((await challenge({ chainId: 1 })).status).toBe(400)
-    expect((await challenge({ address: '0x1' })).body).toMatchObject({ error: 'Address must be 42 chars and start with 0x', details: { path: '/address' } })
+    expect((await challenge({ address: '0x1' })).body).toMatchObject({
+      error: 'Address must be 42 chars and start with 0x',
+      details: { path: '/address' },
+    })
     expect((await challenge({ statement: 'hi\n\nURI: https://evil.example' })).status).toBe(400)
     const { body } = await challenge({ expirationMinutes: 999 })
     expect((Date.parse(body.expiresAt!) - Date.now()) / 60_000).toBeCloseTo(30, 0)
@@ -229,7 +259,9 @@ describe('sign-in', () => {
 
   it('a token of one replica is good at another, and none of a domain that is no longer allowed', async () => {
     const { body } = await challenge()
-    const { token } = (await (await verify(body.challengeId!, await account.signMessage({ message: body.message! }))).json()) as { token: string }
+    const { token } = (await (
+      await verify(body.challengeId!, await account.signMessage({ message: body.message! }))
+    ).json()) as { token: string }
     const ask = (url: string, bearer: string) =>
       fetch(`${url}/api/cart/v1/orders/by-buyer`, { headers: { Authorization: `Bearer ${bearer}` } })
     const answer = await ask(replicas[1]!.url, token)
@@ -250,16 +282,28 @@ describe('sign-in', () => {
 
   it('publishes its public key, and only that', async () => {
     const { keys } = (await (await fetch(`${replicas[0]!.url}/api/auth/jwks.json`)).json()) as { keys: object[] }
-    expect(keys).toEqual([expect.objectContaining({ kty: 'OKP', crv: 'Ed25519', alg: 'EdDSA', x: expect.any(String), kid: expect.any(String) })])
+    expect(keys).toEqual([
+      expect.objectContaining({
+        kty: 'OKP',
+        crv: 'Ed25519',
+        alg: 'EdDSA',
+        x: expect.any(String),
+        kid: expect.any(String),
+      }),
+    ])
     expect(keys[0]).not.toHaveProperty('d')
   })
 })
 
 describe('baskets', () => {
   const path = '/api/cart/v1/baskets'
-  const create = async (body: unknown = {}) => ((await (await post(path, body)).json()) as { basketId: string }).basketId
+  const create = async (body: unknown = {}) =>
+    ((await (await post(path, body)).json()) as { basketId: string }).basketId
   const patch = (id: string, body: unknown) =>
-    fetch(`${replicas[0]!.url}${path}/${id}`, { method: 'PATCH', body: typeof body === 'string' ? body : JSON.stringify(body) })
+    fetch(`${replicas[0]!.url}${path}/${id}`, {
+      method: 'PATCH',
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    })
 
   it('market-api:A-001 market-api:A-002 market-api:A-003 makes one from nothing', async () => {
     for (const body of [{}, 'null', '']) {
@@ -268,7 +312,10 @@ describe('baskets', () => {
       expect(response.headers.get('content-type')).toBe('application/ld+json; charset=utf-8')
       expect(response.headers.get('x-content-type-options')).toBe('nosniff')
       // 128 random bits instead of the older 82: the id is the only key (architecture.md 3).
-      expect(await response.json()).toEqual({ '@type': 'circles:Basket', basketId: expect.stringMatching(/^bkt_[0-9a-f]{32}$/) })
+      expect(await response.json()).toEqual({
+        '@type': 'circles:Basket',
+        basketId: expect.stringMatching(/^bkt_[0-9a-f]{32}$/),
+      })
     }
   })
 
@@ -279,15 +326,27 @@ describe('baskets', () => {
     ['market-api:A-009', { chainId: 0 }, 400, 'chainId must be 100'],
   ])('%s refuses %j', async (_, body, status, error) => {
     const response = await post(path, body)
-    expect([response.status, await response.json()]).toEqual([status, expect.objectContaining({ error, code: expect.any(String) })])
+    expect([response.status, await response.json()]).toEqual([
+      status,
+      expect.objectContaining({ error, code: expect.any(String) }),
+    ])
   })
 
   it('market-api:A-007 shows it as the clients read it', async () => {
     const operator = '0x20ced4ed3b1651b832a77e13e54ea5cb14c8b95b'
     const id = await create({ operator: operator.toUpperCase().replace('0X', '0X') })
     const basket = await (await fetch(`${replicas[0]!.url}${path}/${id}`)).json()
-    expect(basket).toMatchObject({ operator, chainId: 100, status: 'Draft', version: 0, items: [], ttlSeconds: 86400, buyer: null })
-    for (const slot of ['customer', 'shippingAddress', 'billingAddress', 'ageProof', 'contactPoint']) expect(basket).toHaveProperty(slot, null)
+    expect(basket).toMatchObject({
+      operator,
+      chainId: 100,
+      status: 'Draft',
+      version: 0,
+      items: [],
+      ttlSeconds: 86400,
+      buyer: null,
+    })
+    for (const slot of ['customer', 'shippingAddress', 'billingAddress', 'ageProof', 'contactPoint'])
+      expect(basket).toHaveProperty(slot, null)
   })
 
   it('market-api:A-008 takes JSON only', async () => {
@@ -307,10 +366,25 @@ describe('baskets', () => {
     ['market-api:A-012', { foo: 1 }, "Unknown field 'foo'", '/foo'],
     ['market-api:A-014', [], 'The body must be a JSON object', '$'],
     ['market-api:A-015', { ttlSeconds: 604801 }, 'ttlSeconds must be in range [1, 604800]', '/ttlSeconds'],
-    ['market-api:A-016', { items: Array.from({ length: 501 }, () => ({ orderQuantity: 1 })) }, 'items.length must be <= 500', '/items'],
-    ['market-api:A-017', { items: [{ orderQuantity: 0 }] }, 'orderQuantity out of bounds [1, 1_000_000]', '/items/0/orderQuantity'],
+    [
+      'market-api:A-016',
+      { items: Array.from({ length: 501 }, () => ({ orderQuantity: 1 })) },
+      'items.length must be <= 500',
+      '/items',
+    ],
+    [
+      'market-api:A-017',
+      { items: [{ orderQuantity: 0 }] },
+      'orderQuantity out of bounds [1, 1_000_000]',
+      '/items/0/orderQuantity',
+    ],
     ['market-api:A-018', { items: [{ orderQuantity: 1.5 }] }, 'Invalid basket JSON', '/items/0/orderQuantity'],
-    ['market-api:A-020', { items: [{ orderQuantity: 1, orderedItem: { sku: 'x' } }] }, "Each basket item must have a seller address (Parameter 'basket')", '/items/0'],
+    [
+      'market-api:A-020',
+      { items: [{ orderQuantity: 1, orderedItem: { sku: 'x' } }] },
+      "Each basket item must have a seller address (Parameter 'basket')",
+      '/items/0',
+    ],
     ['W-27', { items: [null] }, 'Invalid basket JSON', '/items/0'],
     ['W-27', '{"items":', 'Invalid JSON', undefined],
     ['W-24', '{"ttlSeconds":5,"ttlSeconds":6}', 'Invalid JSON', undefined],
@@ -329,10 +403,16 @@ describe('baskets', () => {
 
   it('market-api:A-021 refuses what nobody sells', async () => {
     const seller = `0x${'ab'.repeat(20)}`
-    const response = await patch(await create(), { items: [{ orderQuantity: 1, seller, orderedItem: { sku: 'nope' } }] })
+    const response = await patch(await create(), {
+      items: [{ orderQuantity: 1, seller, orderedItem: { sku: 'nope' } }],
+    })
     expect([response.status, await response.json()]).toEqual([
       422,
-      expect.objectContaining({ error: `Product not found for seller=${seller}, sku=nope, chainId=100`, code: 'product_not_found', details: { path: '/items/0' } }),
+      expect.objectContaining({
+        error: `Product not found for seller=${seller}, sku=nope, chainId=100`,
+        code: 'product_not_found',
+        details: { path: '/items/0' },
+      }),
     ])
   })
 
@@ -341,13 +421,20 @@ describe('baskets', () => {
     await patch(id, { contactPoint: { '@type': 'Evil', email: 'ada@example.com' }, customer: { givenName: 'Ada' } })
     await patch(id, {})
     const kept = await (await patch(id, { customer: null })).json()
-    expect(kept).toMatchObject({ customer: null, contactPoint: { '@type': 'ContactPoint', email: 'ada@example.com', telephone: null }, version: 3 })
+    expect(kept).toMatchObject({
+      customer: null,
+      contactPoint: { '@type': 'ContactPoint', email: 'ada@example.com', telephone: null },
+      version: 3,
+    })
   })
 
   it('market-api:A-030 two patches at once both stay', async () => {
     const id = await create()
     await Promise.all([patch(id, { customer: { givenName: 'Ada' } }), patch(id, { contactPoint: { email: 'a@b.cd' } })])
-    expect(await (await fetch(`${replicas[0]!.url}${path}/${id}`)).json()).toMatchObject({ customer: { givenName: 'Ada' }, contactPoint: { email: 'a@b.cd' } })
+    expect(await (await fetch(`${replicas[0]!.url}${path}/${id}`)).json()).toMatchObject({
+      customer: { givenName: 'Ada' },
+      contactPoint: { email: 'a@b.cd' },
+    })
   })
 
   it('market-api:A-040 says what an empty basket needs, without a body or a content type in the request', async () => {
@@ -356,7 +443,14 @@ describe('baskets', () => {
       200,
       expect.objectContaining({
         valid: false,
-        requirements: [expect.objectContaining({ id: 'req:items-nonempty', path: '/items', cardinality: { min: 1, max: 500 }, blocking: true })],
+        requirements: [
+          expect.objectContaining({
+            id: 'req:items-nonempty',
+            path: '/items',
+            cardinality: { min: 1, max: 500 },
+            blocking: true,
+          }),
+        ],
         missing: [{ slot: 'items', path: '/items', expectedTypes: [] }],
         ruleTrace: [{ id: 'rule:items-nonempty', evaluated: true, result: 'missing' }],
       }),
@@ -366,7 +460,10 @@ describe('baskets', () => {
   it('market-api:A-064 checks out no invalid basket, and leaves it a draft', async () => {
     const id = await create({ buyer: `0x${'ab'.repeat(20)}` })
     const response = await post(`${path}/${id}/checkout`)
-    expect([response.status, await response.json()]).toEqual([400, expect.objectContaining({ error: 'invalid basket', validation: expect.objectContaining({ valid: false }) })])
+    expect([response.status, await response.json()]).toEqual([
+      400,
+      expect.objectContaining({ error: 'invalid basket', validation: expect.objectContaining({ valid: false }) }),
+    ])
     expect(await (await fetch(`${replicas[0]!.url}${path}/${id}`)).json()).toMatchObject({ status: 'Draft' })
   })
 
@@ -395,7 +492,10 @@ describe('catalog queries', () => {
   it('a sku nobody can sell is not configured, whatever bytes it has', async () => {
     for (const sku of ['nope', '%00', '%F0%9F%8C%8A', 'a%2Fb', 'x'.repeat(100)]) {
       const response = await fetch(`${replicas[0]!.url}/inventory/inventory/100/${operator}/${sku}`)
-      expect([response.status, await response.json()]).toEqual([404, expect.objectContaining({ error: 'Product not configured' })])
+      expect([response.status, await response.json()]).toEqual([
+        404,
+        expect.objectContaining({ error: 'Product not configured' }),
+      ])
     }
   })
 

@@ -19,7 +19,8 @@ beforeAll(async () => {
 afterAll(() => home.remove())
 
 type Item = { sku: string; quantity: number }
-type Step = { do: 'seed'; pool: number; codes: number[] } | { do: 'fulfill'; items: Item[] } | { do: 'repeat'; which: number }
+type Step =
+  { do: 'seed'; pool: number; codes: number[] } | { do: 'fulfill'; items: Item[] } | { do: 'repeat'; which: number }
 
 /** Small numbers: they are what makes callers meet. */
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -41,61 +42,81 @@ let worlds = 0
 it('whatever is seeded, fulfilled and repeated at once: a code has one run, none is lost, a key keeps its codes', async () => {
   await fc.assert(
     // Each inner array happens at once, the outer in order.
-    fc.asyncProperty(fc.array(fc.array(step, { minLength: 1, maxLength: 6 }), { minLength: 1, maxLength: 6 }), async (rounds) => {
-      const world = ++worlds
-      const pools = [`p ${world}`, `q ${world}`]
-      // Two skus draw from one pool.
-      for (const [sku, pool] of [['a', 0], ['b', 1], ['b2', 1]] as const) {
-        await upsertCodeMapping(home.db, { chainId: world, seller: SELLER, sku, poolId: pools[pool]!, downloadUrlTemplate: null })
-      }
-      const seeded = pools.map(() => new Set<string>())
-      const runs: { key: string; items: Item[]; told: string[][] }[] = []
-
-      const fulfil = async (run: (typeof runs)[number]) => {
-        const request = FulfillmentRequest.parse({ orderId: 'o', paymentReference: 'p', items: run.items, trigger: 'confirmed' })
-        const at = { key: run.key, chainId: world, seller: SELLER, orderId: 'o', paymentReference: 'p' }
-        const answer = await runOnce(codedispenser, home.db, failpointOf(undefined), at, request)
-        const { status, codes, lines } = answer.body as Body
-        if (status === 'inProgress') return expect(answer.httpStatus).toBe(202)
-        expect(codes).toEqual(lines.flatMap((line) => line.codes))
-        for (const [i, line] of lines.entries()) {
-          expect(line.codes).toHaveLength(line.status === 'ok' ? line.quantity : 0)
-          // What a line was told once it is told for ever.
-          if (run.told[i]?.length) expect(line.codes).toEqual(run.told[i])
-          if (line.codes.length) run.told[i] = line.codes
+    fc.asyncProperty(
+      fc.array(fc.array(step, { minLength: 1, maxLength: 6 }), { minLength: 1, maxLength: 6 }),
+      async (rounds) => {
+        const world = ++worlds
+        const pools = [`p ${world}`, `q ${world}`]
+        // Two skus draw from one pool.
+        for (const [sku, pool] of [
+          ['a', 0],
+          ['b', 1],
+          ['b2', 1],
+        ] as const) {
+          await upsertCodeMapping(home.db, {
+            chainId: world,
+            seller: SELLER,
+            sku,
+            poolId: pools[pool]!,
+            downloadUrlTemplate: null,
+          })
         }
-        expect(status).toBe(lines.every((l) => l.status === 'ok') ? 'ok' : codes.length > 0 ? 'partial' : 'depleted')
-      }
+        const seeded = pools.map(() => new Set<string>())
+        const runs: { key: string; items: Item[]; told: string[][] }[] = []
 
-      for (const round of rounds) {
-        await Promise.all(
-          round.map(async (action) => {
-            if (action.do === 'seed') {
-              const codes = action.codes.map((n) => `${pools[action.pool]} code ${n}`)
-              for (const code of codes) seeded[action.pool]!.add(code)
-              await seedPool(home.db, pools[action.pool]!, codes)
-            } else if (action.do === 'fulfill') {
-              const run = { key: `${world} run ${runs.length}`, items: action.items, told: [] }
-              runs.push(run)
-              await fulfil(run)
-            } else if (runs.length > 0) {
-              await fulfil(runs[action.which % runs.length]!)
-            }
-          }),
-        )
-        const told = runs.flatMap((run) => run.told.flat())
-        expect(new Set(told).size, 'a code told to one line only').toBe(told.length)
-        const { rows } = await sql<{ code: string; run_key: string }>`
-          select code, run_key from code_pool_codes where state = 'assigned' and pool_id = any (${sql.val(pools)})`.execute(home.db)
-        expect(rows.map((row) => row.code).toSorted()).toEqual(told.toSorted())
-        for (const run of runs) {
-          const mine = rows.filter((row) => row.run_key === run.key).map((row) => row.code)
-          expect(mine.toSorted()).toEqual(run.told.flat().toSorted())
+        const fulfil = async (run: (typeof runs)[number]) => {
+          const request = FulfillmentRequest.parse({
+            orderId: 'o',
+            paymentReference: 'p',
+            items: run.items,
+            trigger: 'confirmed',
+          })
+          const at = { key: run.key, chainId: world, seller: SELLER, orderId: 'o', paymentReference: 'p' }
+          const answer = await runOnce(codedispenser, home.db, failpointOf(undefined), at, request)
+          const { status, codes, lines } = answer.body as Body
+          if (status === 'inProgress') return expect(answer.httpStatus).toBe(202)
+          expect(codes).toEqual(lines.flatMap((line) => line.codes))
+          for (const [i, line] of lines.entries()) {
+            expect(line.codes).toHaveLength(line.status === 'ok' ? line.quantity : 0)
+            // What a line was told once it is told for ever.
+            if (run.told[i]?.length) expect(line.codes).toEqual(run.told[i])
+            if (line.codes.length) run.told[i] = line.codes
+          }
+          expect(status).toBe(lines.every((l) => l.status === 'ok') ? 'ok' : codes.length > 0 ? 'partial' : 'depleted')
         }
-        const available = await Promise.all(pools.map((pool) => countAvailable(home.db, pool)))
-        expect(available[0]! + available[1]! + told.length).toBe(seeded[0]!.size + seeded[1]!.size)
-      }
-    }),
+
+        for (const round of rounds) {
+          await Promise.all(
+            round.map(async (action) => {
+              if (action.do === 'seed') {
+                const codes = action.codes.map((n) => `${pools[action.pool]} code ${n}`)
+                for (const code of codes) seeded[action.pool]!.add(code)
+                await seedPool(home.db, pools[action.pool]!, codes)
+              } else if (action.do === 'fulfill') {
+                const run = { key: `${world} run ${runs.length}`, items: action.items, told: [] }
+                runs.push(run)
+                await fulfil(run)
+              } else if (runs.length > 0) {
+                await fulfil(runs[action.which % runs.length]!)
+              }
+            }),
+          )
+          const told = runs.flatMap((run) => run.told.flat())
+          expect(new Set(told).size, 'a code told to one line only').toBe(told.length)
+          const { rows } = await sql<{ code: string; run_key: string }>`
+          select code, run_key from code_pool_codes where state = 'assigned' and pool_id = any (${sql.val(pools)})`.execute(
+            home.db,
+          )
+          expect(rows.map((row) => row.code).toSorted()).toEqual(told.toSorted())
+          for (const run of runs) {
+            const mine = rows.filter((row) => row.run_key === run.key).map((row) => row.code)
+            expect(mine.toSorted()).toEqual(run.told.flat().toSorted())
+          }
+          const available = await Promise.all(pools.map((pool) => countAvailable(home.db, pool)))
+          expect(available[0]! + available[1]! + told.length).toBe(seeded[0]!.size + seeded[1]!.size)
+        }
+      },
+    ),
     { numRuns: 30 },
   )
 })

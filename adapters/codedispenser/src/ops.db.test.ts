@@ -14,13 +14,31 @@ beforeAll(async () => {
 afterAll(() => home.remove())
 
 const stored = async (poolId: string) => {
-  const rows = await home.db.selectFrom('code_pool_codes').select('code').where('pool_id', '=', poolId).orderBy('code_id').execute()
+  const rows = await home.db
+    .selectFrom('code_pool_codes')
+    .select('code')
+    .where('pool_id', '=', poolId)
+    .orderBy('code_id')
+    .execute()
   return rows.map((row) => row.code)
 }
 
 describe('seeding', () => {
   it('adapters:A-45 stores codes verbatim, whatever they are made of', async () => {
-    const codes = ["it's", '$1', 'a"b', 'a\\b', '{x}', 'NULL', 'a,b', '%s', "'; drop table code_pools; --", 'ключ 🔑', 'Mixed', 'mixed']
+    const codes = [
+      "it's",
+      '$1',
+      'a"b',
+      'a\\b',
+      '{x}',
+      'NULL',
+      'a,b',
+      '%s',
+      "'; drop table code_pools; --",
+      'ключ 🔑',
+      'Mixed',
+      'mixed',
+    ]
     expect(await seedPool(home.db, "it's a pool", codes)).toMatchObject({ submitted: 12, added: 12 })
     expect(await stored("it's a pool")).toEqual(codes)
   })
@@ -28,9 +46,21 @@ describe('seeding', () => {
   it('keeps the order given, drops blanks, trims, counts duplicates, and changes nothing when repeated', async () => {
     const codes = ['z', ' a ', '', 'm', 'a', '\t', 'b']
     const poolId = 'ordered'
-    expect(await seedPool(home.db, poolId, codes)).toEqual({ poolId, submitted: 5, added: 4, duplicate: 1, alreadyDispensed: 0 })
+    expect(await seedPool(home.db, poolId, codes)).toEqual({
+      poolId,
+      submitted: 5,
+      added: 4,
+      duplicate: 1,
+      alreadyDispensed: 0,
+    })
     expect(await stored(poolId)).toEqual(['z', 'a', 'm', 'b'])
-    expect(await seedPool(home.db, poolId, codes)).toEqual({ poolId, submitted: 5, added: 0, duplicate: 5, alreadyDispensed: 0 })
+    expect(await seedPool(home.db, poolId, codes)).toEqual({
+      poolId,
+      submitted: 5,
+      added: 0,
+      duplicate: 5,
+      alreadyDispensed: 0,
+    })
     expect(await countAvailable(home.db, poolId)).toBe(4)
   })
 
@@ -64,7 +94,13 @@ describe('mapping', () => {
   })
 
   it('is found however seller and sku were written', async () => {
-    expect(await upsertCodeMapping(home.db, { ...mapping, seller: ` ${SELLER.toUpperCase().replace('0X', '0x')}`, sku: ' V ' })).toBe('updated')
+    expect(
+      await upsertCodeMapping(home.db, {
+        ...mapping,
+        seller: ` ${SELLER.toUpperCase().replace('0X', '0x')}`,
+        sku: ' V ',
+      }),
+    ).toBe('updated')
     expect(await find()).toEqual({ poolId: 'p', downloadUrlTemplate: 'https://x/{code}' })
     await expect(upsertCodeMapping(home.db, { ...mapping, seller: '0x12' })).rejects.toThrow('Address must be 42 chars')
   })

@@ -14,7 +14,13 @@ async function ensurePool(tx: Transaction<CodesDatabase>, poolId: string) {
     .execute()
 }
 
-export type SeedResult = { poolId: string; submitted: number; added: number; duplicate: number; alreadyDispensed: number }
+export type SeedResult = {
+  poolId: string
+  submitted: number
+  added: number
+  duplicate: number
+  alreadyDispensed: number
+}
 
 const BATCH = 10_000
 

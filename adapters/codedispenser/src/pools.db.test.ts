@@ -57,8 +57,11 @@ const one = (poolId: string, quantity: number, lineIndex = 0): Want => ({ poolId
 
 /** Sessions of this suite that wait for a row somebody else holds. */
 const waiting = async () =>
-  (await sql`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(home.db)).rows
-    .length
+  (
+    await sql`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+      home.db,
+    )
+  ).rows.length
 
 function signal() {
   let give = () => {}
@@ -94,31 +97,43 @@ it('does not make a buyer wait for another while there are codes for both', asyn
 it.each([
   ['rolls back', { 0: ['c1', 'c2', 'c3'] }],
   ['commits', {}],
-])('waits for the holder of the last codes before it calls a pool depleted: the holder %s', async (ending, expected) => {
-  const poolId = await newPool(3)
-  const [holding, release] = [signal(), signal()]
-  const holder = take([one(poolId, 2)], async () => {
-    holding.give()
-    await release.given
-    if (ending === 'rolls back') throw new Error('changed my mind')
-  }).catch(() => {})
-  await holding.given
-  const waiter = take([one(poolId, 3)])
-  await until('the second buyer waits', async () => (await waiting()) > 0)
-  release.give()
-  await holder
-  expect(await waiter).toEqual(expected)
-})
+])(
+  'waits for the holder of the last codes before it calls a pool depleted: the holder %s',
+  async (ending, expected) => {
+    const poolId = await newPool(3)
+    const [holding, release] = [signal(), signal()]
+    const holder = take([one(poolId, 2)], async () => {
+      holding.give()
+      await release.given
+      if (ending === 'rolls back') throw new Error('changed my mind')
+    }).catch(() => {})
+    await holding.given
+    const waiter = take([one(poolId, 3)])
+    await until('the second buyer waits', async () => (await waiting()) > 0)
+    release.give()
+    await holder
+    expect(await waiter).toEqual(expected)
+  },
+)
 
 it('never waits in a circle: callers of the same pools in any order, lines of one pool apart', async () => {
   for (let round = 0; round < 5; round++) {
     const [p, q, r] = [await newPool(14), await newPool(14), await newPool(14)]
-    const orders = [[p, q, r, p], [r, q, p, p], [q, r, q, p], [p, p, r, q]]
+    const orders = [
+      [p, q, r, p],
+      [r, q, p, p],
+      [q, r, q, p],
+      [p, p, r, q],
+    ]
     const results = await Promise.all(
-      Array.from({ length: 20 }, (_, i) => take(orders[i % 4]!.map((poolId, lineIndex) => one(poolId, 1 + (i % 2), lineIndex)))),
+      Array.from({ length: 20 }, (_, i) =>
+        take(orders[i % 4]!.map((poolId, lineIndex) => one(poolId, 1 + (i % 2), lineIndex))),
+      ),
     )
     const given = await sql<{ pool_id: string; code: string }>`
-      select pool_id, code from code_pool_codes where state = 'assigned' and pool_id in (${p}, ${q}, ${r})`.execute(home.db)
+      select pool_id, code from code_pool_codes where state = 'assigned' and pool_id in (${p}, ${q}, ${r})`.execute(
+      home.db,
+    )
     expect(results.flatMap((lines) => Object.values(lines).flat())).toHaveLength(given.rows.length)
     // Twenty callers want more than there is: single codes are wanted to the last one.
     for (const poolId of [p, q, r]) expect(await countAvailable(home.db, poolId)).toBeLessThanOrEqual(1)

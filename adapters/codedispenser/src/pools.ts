@@ -29,16 +29,27 @@ export async function takeCodes(
   const taken = new Map<number, string[]>()
   for (const poolId of [...new Set(wants.map((want) => want.poolId))].toSorted()) {
     const ofPool = wants.filter((want) => want.poolId === poolId)
-    const free = await lockFree(tx, poolId, ofPool.reduce((sum, want) => sum + want.quantity, 0))
+    const free = await lockFree(
+      tx,
+      poolId,
+      ofPool.reduce((sum, want) => sum + want.quantity, 0),
+    )
     for (const { lineIndex, quantity } of ofPool) {
       if (free.length < quantity) continue
       const mine = free.splice(0, quantity)
       await tx
         .updateTable('code_pool_codes')
         .set({ state: 'assigned', run_key: runKey, line_index: lineIndex, assigned_at: sql`now()` })
-        .where('code_id', 'in', mine.map((row) => row.code_id))
+        .where(
+          'code_id',
+          'in',
+          mine.map((row) => row.code_id),
+        )
         .execute()
-      taken.set(lineIndex, mine.map((row) => row.code))
+      taken.set(
+        lineIndex,
+        mine.map((row) => row.code),
+      )
     }
   }
   return taken

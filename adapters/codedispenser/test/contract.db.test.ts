@@ -96,7 +96,9 @@ describe('codes', () => {
     })
     expect(await stockOf(dispenser, sku)).toBe(1)
     await seedPool(home.db, poolId, ['c2'])
-    expect(await fulfil(dispenser, { sku, quantity: 2, key })).toMatchObject({ body: { status: 'ok', message: null, codes: ['c1', 'c2'] } })
+    expect(await fulfil(dispenser, { sku, quantity: 2, key })).toMatchObject({
+      body: { status: 'ok', message: null, codes: ['c1', 'c2'] },
+    })
     expect(await stockOf(dispenser, sku)).toBe(0)
   })
 
@@ -120,7 +122,11 @@ describe('codes', () => {
   it('adapters:A-7 of several pools answer one request, line by line and in line order', async () => {
     const v = await newSku(['v1', 'v2', 'v3'], 'https://v/{code}')
     const w = await newSku(['w1'])
-    const items = [{ sku: w.sku, quantity: 1 }, { sku: v.sku, quantity: 2 }, { sku: v.sku, quantity: 1 }]
+    const items = [
+      { sku: w.sku, quantity: 1 },
+      { sku: v.sku, quantity: 2 },
+      { sku: v.sku, quantity: 1 },
+    ]
     const { body } = await fulfil(dispenser, { items, body: { lineIndexes: [7, 3, 5] } })
     expect(body).toMatchObject({
       status: 'ok',
@@ -138,15 +144,28 @@ describe('codes', () => {
   it('of a request that was served in part: the missing lines follow, the others keep theirs', async () => {
     const v = await newSku(['v1', 'v2'])
     const w = await newSku([])
-    const items = [{ sku: w.sku, quantity: 1 }, { sku: v.sku, quantity: 1 }]
+    const items = [
+      { sku: w.sku, quantity: 1 },
+      { sku: v.sku, quantity: 1 },
+    ]
     const key = newKey()
     const first = await fulfil(dispenser, { items, key })
-    expect(first.body).toMatchObject({ status: 'partial', codes: ['v1'], lines: [{ status: 'depleted' }, { status: 'ok' }] })
+    expect(first.body).toMatchObject({
+      status: 'partial',
+      codes: ['v1'],
+      lines: [{ status: 'depleted' }, { status: 'ok' }],
+    })
     await home.db.updateTable('code_mappings').set({ enabled: false }).where('sku', '=', v.sku).execute()
     await seedPool(home.db, w.poolId, ['w1'])
     const second = await fulfil(dispenser, { items, key })
-    expect(second.body).toMatchObject({ status: 'ok', codes: ['w1', 'v1'], lines: [{ codes: ['w1'] }, { codes: ['v1'] }] })
-    expect(await fulfil(dispenser, { items, key })).toMatchObject({ body: { codes: ['w1', 'v1'], message: 'Already processed' } })
+    expect(second.body).toMatchObject({
+      status: 'ok',
+      codes: ['w1', 'v1'],
+      lines: [{ codes: ['w1'] }, { codes: ['v1'] }],
+    })
+    expect(await fulfil(dispenser, { items, key })).toMatchObject({
+      body: { codes: ['w1', 'v1'], message: 'Already processed' },
+    })
   })
 
   it('adapters:A-8 fill every place of the template, as one part of a URL', async () => {
@@ -158,15 +177,18 @@ describe('codes', () => {
     expect(body.codes).toEqual(['c1', "it's $& a/b"])
   })
 
-  it.each([[[101]], [['101']], [[60, 41]]])('adapters:A-9 in quantities over the limit (%s) are refused', async (quantities) => {
-    const { sku } = await newSku(['c1'])
-    const items = quantities.map((quantity) => ({ sku, quantity }))
-    expect(await fulfil(dispenser, { items })).toMatchObject({
-      status: 400,
-      body: { error: 'Requested quantity exceeds limit (max 100)' },
-    })
-    expect(await stockOf(dispenser, sku)).toBe(1)
-  })
+  it.each([[[101]], [['101']], [[60, 41]]])(
+    'adapters:A-9 in quantities over the limit (%s) are refused',
+    async (quantities) => {
+      const { sku } = await newSku(['c1'])
+      const items = quantities.map((quantity) => ({ sku, quantity }))
+      expect(await fulfil(dispenser, { items })).toMatchObject({
+        status: 400,
+        body: { error: 'Requested quantity exceeds limit (max 100)' },
+      })
+      expect(await stockOf(dispenser, sku)).toBe(1)
+    },
+  )
 
   it('adapters:A-9 may be a hundred', async () => {
     const codes = Array.from({ length: 100 }, (_, i) => `c${i}`)
@@ -190,7 +212,12 @@ describe('codes', () => {
   it('adapters:A-11 without a mapping are 404 to look at and notApplicable to ask for', async () => {
     const response = await get(`/inventory/100/${SELLER}/nothing`)
     expect(response.status).toBe(404)
-    expect(await response.json()).toMatchObject({ error: 'No mapping for seller/sku', chainId: 100, seller: SELLER, sku: 'nothing' })
+    expect(await response.json()).toMatchObject({
+      error: 'No mapping for seller/sku',
+      chainId: 100,
+      seller: SELLER,
+      sku: 'nothing',
+    })
     expect(await fulfil(dispenser, { sku: 'nothing', quantity: 101 })).toMatchObject({
       status: 200,
       body: { status: 'notApplicable', codes: [], lines: [{ status: 'notMapped' }] },
@@ -202,7 +229,11 @@ describe('codes', () => {
     const mapping = { chainId: 100, seller: SELLER, sku: '50% Off/ß?', poolId: 'odd', downloadUrlTemplate: null }
     await upsertCodeMapping(home.db, mapping)
     const sku = encodeURIComponent('50% off/ß?')
-    expect(await (await get(`/inventory/100/${SELLER}/${sku}`)).json()).toEqual({ '@type': 'QuantitativeValue', value: 1, unitCode: 'C62' })
+    expect(await (await get(`/inventory/100/${SELLER}/${sku}`)).json()).toEqual({
+      '@type': 'QuantitativeValue',
+      value: 1,
+      unitCode: 'C62',
+    })
     expect(await (await get(`/availability/100/${SELLER}/${sku}`)).json()).toBe('https://schema.org/InStock')
     await fulfil(dispenser, { sku: '50% OFF/ß?', quantity: 1 })
     expect(await (await get(`/availability/100/${SELLER}/${sku}`)).json()).toBe('https://schema.org/OutOfStock')
@@ -212,7 +243,10 @@ describe('codes', () => {
 describe('the gate', () => {
   it('adapters:A-12 fulfilment:F-31 lets nobody in without the key, and leaves no run', async () => {
     const { sku } = await newSku(['c1'])
-    for (const [given, reason] of [['', 'missing api key'], ['wrong', 'invalid api key']] as const) {
+    for (const [given, reason] of [
+      ['', 'missing api key'],
+      ['wrong', 'invalid api key'],
+    ] as const) {
       const key = newKey()
       const answer = await fulfil(dispenser, { sku, quantity: 1, key, headers: { 'X-Circles-Service-Key': given } })
       expect(answer).toMatchObject({ status: 401, body: { error: 'Unauthorized', reason } })
@@ -289,7 +323,9 @@ describe('the gate', () => {
   it('fulfilment:F-28 executes a failed run again; the caller learns nothing of the inside', async () => {
     const { sku, poolId } = await newSku(['c1'])
     await sql`
-      create function refuse() returns trigger language plpgsql as $$ begin raise exception 'secret of the schema'; end $$`.execute(home.db)
+      create function refuse() returns trigger language plpgsql as $$ begin raise exception 'secret of the schema'; end $$`.execute(
+      home.db,
+    )
     await sql`
       create trigger refuse before update on code_pool_codes for each row when (new.pool_id = ${sql.lit(poolId)})
       execute function refuse()`.execute(home.db)
@@ -301,7 +337,10 @@ describe('the gate', () => {
       home.db.selectFrom('fulfillment_runs').selectAll().where('run_key', '=', key).executeTakeFirstOrThrow()
     expect(await findRun()).toMatchObject({ status: 'error', last_error: 'secret of the schema' })
     await sql`drop trigger refuse on code_pool_codes`.execute(home.db)
-    expect(await fulfil(dispenser, { sku, quantity: 1, key })).toMatchObject({ status: 200, body: { status: 'ok', codes: ['c1'] } })
+    expect(await fulfil(dispenser, { sku, quantity: 1, key })).toMatchObject({
+      status: 200,
+      body: { status: 'ok', codes: ['c1'] },
+    })
     expect(await findRun()).toMatchObject({ status: 'ok', last_error: null, attempts: 2 })
   })
 

@@ -79,7 +79,13 @@ describe('starting', () => {
     [
       'with several settings wrong',
       () => ({ PORT: '70000', CIRCLES_SERVICE_KEY: ' ', DB_WAIT_SECONDS: 'soon', LOG_LEVEL: 'loud' }),
-      ['POSTGRES_CONNECTION is required', 'CIRCLES_SERVICE_KEY is required', 'PORT must be', 'DB_WAIT_SECONDS must be', 'LOG_LEVEL'],
+      [
+        'POSTGRES_CONNECTION is required',
+        'CIRCLES_SERVICE_KEY is required',
+        'PORT must be',
+        'DB_WAIT_SECONDS must be',
+        'LOG_LEVEL',
+      ],
     ],
     [
       'with a wrong password',
@@ -114,7 +120,9 @@ describe('stopping', () => {
       const running = fulfil(dispenser, asked)
       await until('the delivery waits', async () => {
         const { rows } = await sql`
-          select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(home.db)
+          select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+          home.db,
+        )
         return rows.length > 0
       })
       process.kill(dispenser.child.pid, 'SIGTERM')
@@ -169,7 +177,9 @@ describe('without its database', () => {
       const running = Array.from({ length: 12 }, () => fulfil(dispenser, { sku, quantity: 1 }))
       await until('the deliveries wait', async () => {
         const { rows } = await sql`
-          select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(home.db)
+          select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+          home.db,
+        )
         return rows.length >= 5
       })
       await wire.cut()

@@ -7,7 +7,9 @@ const SELLER = `0x${'aa'.repeat(20)}`
 const BUYER = `0x${'bb'.repeat(20)}`
 const GATEWAY = `0x${'cc'.repeat(20)}`
 
-const payTo = (gateway: string | null, chain = 100) => ({ recipient: gateway && { '@id': `eip155:${chain}:${gateway}` } })
+const payTo = (gateway: string | null, chain = 100) => ({
+  recipient: gateway && { '@id': `eip155:${chain}:${gateway}` },
+})
 const item = (offer: Partial<OfferSnapshot> = {}, quantity = 1, sku = 'mug'): BasketItem => ({
   '@type': 'OrderItem',
   orderQuantity: quantity,
@@ -52,21 +54,37 @@ const statuses = (b: Basket) => Object.fromEntries(validateBasketRules(b).requir
 
 describe('validateBasketRules', () => {
   it('market-api:A-041 asks for nothing that no offer asks for', () => {
-    expect(validateBasketRules(basket([item()]))).toMatchObject({ valid: true, requirements: [], missing: [], ruleTrace: [] })
+    expect(validateBasketRules(basket([item()]))).toMatchObject({
+      valid: true,
+      requirements: [],
+      missing: [],
+      ruleTrace: [],
+    })
   })
 
   it('market-api:A-042 market-api:A-043 asks for the e-mail an offer wants', () => {
     const wants = [item({ requiredSlots: ['contactPoint.email'] })]
     expect(validateBasketRules(basket(wants))).toMatchObject({
       valid: false,
-      requirements: [{ id: 'req:slot:contactPoint.email', path: '/contactPoint/email', expectedTypes: ['https://schema.org/Text'], status: 'missing', blocking: true }],
+      requirements: [
+        {
+          id: 'req:slot:contactPoint.email',
+          path: '/contactPoint/email',
+          expectedTypes: ['https://schema.org/Text'],
+          status: 'missing',
+          blocking: true,
+        },
+      ],
     })
     expect(validateBasketRules(basket(wants, contact('ada@example.com')))).toMatchObject({ valid: true })
   })
 
   it('market-api:A-044 asks for both names', () => {
     const wants = [item({ requiredSlots: [' Customer '] })]
-    expect(validateBasketRules(basket(wants)).missing.map(({ slot }) => slot)).toEqual(['customer.givenName', 'customer.familyName'])
+    expect(validateBasketRules(basket(wants)).missing.map(({ slot }) => slot)).toEqual([
+      'customer.givenName',
+      'customer.familyName',
+    ])
     const named = { customer: { '@type': 'Person', givenName: 'Ada', familyName: 'L', birthDate: null } }
     expect(validateBasketRules(basket(wants, named)).valid).toBe(true)
   })
@@ -87,7 +105,8 @@ describe('validateBasketRules', () => {
   it('takes an address for complete only with all of its parts', () => {
     const wants = [item({ requiredSlots: ['shippingAddress'] })]
     const parts = { streetAddress: 'Kai 1', addressLocality: 'Kiel', postalCode: '24103', addressCountry: 'DE' }
-    const at = (shippingAddress: Basket['shippingAddress']) => validateBasketRules(basket(wants, { shippingAddress })).valid
+    const at = (shippingAddress: Basket['shippingAddress']) =>
+      validateBasketRules(basket(wants, { shippingAddress })).valid
     expect(at({ '@type': 'PostalAddress', ...parts })).toBe(true)
     expect(at({ '@type': 'PostalAddress', ...parts, postalCode: null })).toBe(false)
     expect(at(null)).toBe(false)
@@ -98,13 +117,19 @@ describe('composeOrder', () => {
   const compose = (items: BasketItem[]) => composeOrder(basket(items), BUYER, 'ord_1', 'pay_1')
 
   it('adds prices up exactly and keeps offers and items side by side', () => {
-    const { snapshot, priceWei, expectedGateways, lines } = compose([item({ price: 0.1 }, 3), item({ price: 19 }, 2, 'tee')])
+    const { snapshot, priceWei, expectedGateways, lines } = compose([
+      item({ price: 0.1 }, 3),
+      item({ price: 19 }, 2, 'tee'),
+    ])
     expect(priceWei).toBe(38_300_000_000_000_000_000n)
     expect(snapshot.totalPaymentDue).toEqual({ '@type': 'PriceSpecification', price: 38.3, priceCurrency: 'CRC' })
     expect(snapshot.acceptedOffer.map(({ price }) => price)).toEqual([0.1, 19])
     expect(snapshot.orderedItem.map(({ orderedItem }) => orderedItem.sku)).toEqual(['mug', 'tee'])
     expect(expectedGateways).toEqual([GATEWAY])
-    expect(lines.map(({ lineIndex, quantity, trigger }) => [lineIndex, quantity, trigger])).toEqual([[0, 3, 'finalized'], [1, 2, 'finalized']])
+    expect(lines.map(({ lineIndex, quantity, trigger }) => [lineIndex, quantity, trigger])).toEqual([
+      [0, 3, 'finalized'],
+      [1, 2, 'finalized'],
+    ])
   })
 
   it.each([
@@ -116,6 +141,8 @@ describe('composeOrder', () => {
     ['nothing to pay', 'invalid_offer', [item({ price: 0 })], 0],
     ['more than there is', 'invalid_offer', [item({ price: 1e15 }, 2)], 0],
   ])('refuses %s', (_, code, items, line) => {
-    expect(() => compose(items)).toThrow(expect.objectContaining({ code, status: 422, details: { path: `/items/${line}` } }))
+    expect(() => compose(items)).toThrow(
+      expect.objectContaining({ code, status: 422, details: { path: `/items/${line}` } }),
+    )
   })
 })

@@ -12,9 +12,7 @@ export const DEFAULT_TTL_SECONDS = 86_400
 const RequestedItem = z.object({
   seller: z.string().nullish(),
   orderedItem: z.object({ sku: z.string().nullish() }).nullish(),
-  orderQuantity: z
-    .int()
-    .refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]'),
+  orderQuantity: z.int().refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]'),
   imageUrl: z
     .string()
     .max(2048)
@@ -172,7 +170,9 @@ export function validateBasketRules(basket: Basket): ValidationResult {
     add({ id: 'req:items-nonempty', ruleId, reason, slot: 'items', expectedTypes: [], status: 'missing' }, MAX_ITEMS)
   }
 
-  const required = new Set(basket.items.flatMap((item) => item.offerSnapshot.requiredSlots ?? []).map((key) => key.trim()))
+  const required = new Set(
+    basket.items.flatMap((item) => item.offerSnapshot.requiredSlots ?? []).map((key) => key.trim()),
+  )
   const customer = [...required].filter((key) => key.toLowerCase() === 'customer')
   for (const key of customer) required.delete(key)
   for (const key of required) {
@@ -188,7 +188,10 @@ export function validateBasketRules(basket: Basket): ValidationResult {
     })
   }
   if (customer.length > 0) {
-    for (const [name, label] of [['givenName', 'First'], ['familyName', 'Last']] as const) {
+    for (const [name, label] of [
+      ['givenName', 'First'],
+      ['familyName', 'Last'],
+    ] as const) {
       add({
         id: `req:customer:${name}`,
         ruleId: 'rule:customer-names',

@@ -26,7 +26,11 @@ export function composeOrder(basket: Basket, buyer: string, orderId: string, pay
   for (const [i, item] of basket.items.entries()) {
     const { price, priceCurrency } = item.offerSnapshot
     if (priceCurrency !== CURRENCY) {
-      throw new UnsellableLineError('unsupported_currency', `Only ${CURRENCY} can be checked out, not ${priceCurrency}`, i)
+      throw new UnsellableLineError(
+        'unsupported_currency',
+        `Only ${CURRENCY} can be checked out, not ${priceCurrency}`,
+        i,
+      )
     }
     const payTo = payToOfItem(item)
     if (payTo?.chainId !== basket.chainId) {

@@ -32,11 +32,15 @@ export async function resolveLines(
     const found = products.get(key)
     if (!found) throw new UnsellableLineError('product_not_found', `Product not found for ${where}`, i)
     const offer = found.product.offers[0]
-    if (!offer) throw new UnsellableLineError('no_offer', `Product ${line.sku} for seller=${line.seller} has no offers`, i)
+    if (!offer)
+      throw new UnsellableLineError('no_offer', `Product ${line.sku} for seller=${line.seller} has no offers`, i)
     const route = routes.get(key)
     if (!route) throw new UnsellableLineError('not_configured', `Product not configured for ${where}`, i)
     if (route.inventoryUrl && !stock.has(key)) {
-      stock.set(key, ctx.adapters.inventory(route.inventoryUrl).then(({ value }) => value))
+      stock.set(
+        key,
+        ctx.adapters.inventory(route.inventoryUrl).then(({ value }) => value),
+      )
     }
     ordered.set(key, (ordered.get(key) ?? 0) + line.quantity)
     return toItem(line, found, offer, route, scope.chainId)
@@ -67,14 +71,20 @@ export async function resolveLines(
 type FoundProduct = { product: Product; productCid: string; linkKeccak: string }
 
 /** The winners of the verified index, in the basket's namespace or, without an operator, the newest of any. */
-async function findProducts(ctx: MarketContext, scope: { operator: string | null; chainId: number }, lines: RequestedLine[]) {
+async function findProducts(
+  ctx: MarketContext,
+  scope: { operator: string | null; chainId: number },
+  lines: RequestedLine[],
+) {
   const rows = await ctx.db
     .selectFrom('catalog_products')
     .distinctOn(['seller_address', 'sku'])
     .select(['seller_address', 'sku', 'product', 'product_cid', 'link_keccak'])
     .where('chain_id', '=', scope.chainId)
-    .where(sql<boolean>`(seller_address, sku) in (
-      select * from unnest(${lines.map((l) => l.seller)}::text[], ${lines.map((l) => l.sku.toLowerCase())}::text[]))`)
+    .where(
+      sql<boolean>`(seller_address, sku) in (
+      select * from unnest(${lines.map((l) => l.seller)}::text[], ${lines.map((l) => l.sku.toLowerCase())}::text[]))`,
+    )
     .$if(scope.operator !== null, (query) => query.where('operator', '=', scope.operator!))
     .orderBy('seller_address')
     .orderBy('sku')

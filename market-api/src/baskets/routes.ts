@@ -92,6 +92,11 @@ async function readPatch(c: Context) {
   return { patch: parsed.data, lines: parsed.data.items === null ? [] : lines }
 }
 
-function view({ basket, version, status, modifiedAt }: Pick<StoredBasket, 'basket' | 'version' | 'status' | 'modifiedAt'>) {
+function view({
+  basket,
+  version,
+  status,
+  modifiedAt,
+}: Pick<StoredBasket, 'basket' | 'version' | 'status' | 'modifiedAt'>) {
   return { ...basket, status, version: Number(version), modifiedAt: Math.floor(modifiedAt.getTime() / 1000) }
 }

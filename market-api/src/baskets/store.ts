@@ -4,7 +4,13 @@ import type { MarketDatabase } from '../db/types.ts'
 import type { Basket } from './basket.ts'
 import { BasketCheckedOutError, BasketExpiredError, BasketNotFoundError } from './errors.ts'
 
-export type StoredBasket = { basket: Basket; version: string; status: 'Draft' | 'CheckedOut'; modifiedAt: Date; orderId: string | null }
+export type StoredBasket = {
+  basket: Basket
+  version: string
+  status: 'Draft' | 'CheckedOut'
+  modifiedAt: Date
+  orderId: string | null
+}
 
 /** Throws BasketNotFoundError, or BasketExpiredError past its time. */
 export async function readStoredBasket(db: Kysely<MarketDatabase>, basketId: string, now: Date): Promise<StoredBasket> {
@@ -37,7 +43,12 @@ export async function insertBasket(db: Kysely<MarketDatabase>, basket: Basket, n
 }
 
 /** Merges the members into the stored basket; two patches of different members both stay. Undefined when it is no draft. */
-export async function mergeIntoDraft(db: Kysely<MarketDatabase>, basketId: string, members: Partial<Basket>, now: Date) {
+export async function mergeIntoDraft(
+  db: Kysely<MarketDatabase>,
+  basketId: string,
+  members: Partial<Basket>,
+  now: Date,
+) {
   const row = await db
     .updateTable('baskets')
     .set({

@@ -45,7 +45,12 @@ async function indexAvatar(ctx: MarketContext, lease: Lease, avatar: string, dig
   } catch (error) {
     // What was indexed before stays: an unreadable profile is no reason to empty the shop.
     ctx.log.warn({ avatar, profileCid, reason: messageOf(error) }, 'profile not readable')
-    const fault = { stage: 'profile', code: 'UNREADABLE', cid: profileCid ?? null, message: 'The profile can not be read' }
+    const fault = {
+      stage: 'profile',
+      code: 'UNREADABLE',
+      cid: profileCid ?? null,
+      message: 'The profile can not be read',
+    }
     await ctx.db
       .updateTable('catalog_avatars')
       .set({ registry_digest: digest, fault })
@@ -63,7 +68,15 @@ async function indexAvatar(ctx: MarketContext, lease: Lease, avatar: string, dig
       .deleteFrom('catalog_namespaces')
       .where('chain_id', '=', chainId)
       .where('avatar', '=', avatar)
-      .where((is) => (namespaces.length ? is('operator', 'not in', namespaces.map((n) => n.operator)) : is.lit(true)))
+      .where((is) =>
+        namespaces.length
+          ? is(
+              'operator',
+              'not in',
+              namespaces.map((n) => n.operator),
+            )
+          : is.lit(true),
+      )
       .execute()
     for (const { operator, winners, faults, dropped, walked } of namespaces) {
       // As text: the driver takes an array for one of Postgres' own.

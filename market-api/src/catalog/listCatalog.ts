@@ -43,7 +43,11 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery) {
   }
 
   const page = rows.slice(0, pageSize)
-  const routes = await findRoutes(ctx, chainId, page.map((row) => ({ seller: row.seller_address, sku: row.sku })))
+  const routes = await findRoutes(
+    ctx,
+    chainId,
+    page.map((row) => ({ seller: row.seller_address, sku: row.sku })),
+  )
   return {
     nextStart: rows.length > pageSize ? offset + pageSize : undefined,
     body: {
@@ -60,7 +64,12 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery) {
         publishedAt: Number(row.published_at),
         linkKeccak: row.link_keccak,
         indexInChunk: row.index_in_chunk,
-        product: listed(ctx, row.product as unknown as Product, row.seller_address, routes.get(routeKey(row.seller_address, row.sku))),
+        product: listed(
+          ctx,
+          row.product as unknown as Product,
+          row.seller_address,
+          routes.get(routeKey(row.seller_address, row.sku)),
+        ),
       })),
       errors: await listFaults(ctx, query, known),
     },
@@ -110,10 +119,7 @@ async function listFaults(ctx: MarketContext, { avatars, operator, chainId }: Ca
   const rows = await ctx.db
     .selectFrom('catalog_avatars as a')
     .leftJoin('catalog_namespaces as n', (join) =>
-      join
-        .onRef('n.chain_id', '=', 'a.chain_id')
-        .onRef('n.avatar', '=', 'a.avatar')
-        .on('n.operator', '=', operator),
+      join.onRef('n.chain_id', '=', 'a.chain_id').onRef('n.avatar', '=', 'a.avatar').on('n.operator', '=', operator),
     )
     .select(['a.avatar', 'a.fault', 'n.faults'])
     .where('a.chain_id', '=', chainId)

@@ -45,10 +45,7 @@ const parseDocument = (bytes: Uint8Array): JsonValue => {
  * Walks everything an avatar published, from its profile down, and keeps what verifies (catalog.md 4.4–4.6).
  * Throws when the profile itself can't be had or is bad; what goes wrong below it is a fault of its namespace.
  */
-export async function readNamespaces(
-  ipfs: Ipfs,
-  input: ReadInput,
-): Promise<ReadNamespace[]> {
+export async function readNamespaces(ipfs: Ipfs, input: ReadInput): Promise<ReadNamespace[]> {
   const profile = parseProfile(parseDocument(await ipfs.get(input.profileCid)))
   if (!profile.ok) throw new BadDocumentError(`profile: ${profile.at} ${profile.rule}`)
   const operators = Object.entries(profile.profile.namespaces ?? {})

@@ -31,7 +31,9 @@ export const catalogRoutes = (ctx: MarketContext) =>
 
 /** The checks of market-api.md 1.8, in their order. */
 function parseQuery(c: Context, ctx: MarketContext) {
-  const avatars = (c.req.queries('avatars') ?? []).map((text) => text.trim().toLowerCase()).filter((text) => text !== '')
+  const avatars = (c.req.queries('avatars') ?? [])
+    .map((text) => text.trim().toLowerCase())
+    .filter((text) => text !== '')
   const max = ctx.config.CATALOG_MAX_AVATARS
   if (avatars.length === 0) throw invalid('/avatars', 'At least one avatars query parameter is required')
   if (avatars.length > max) throw invalid('/avatars', `avatars must be <= ${max}`)

@@ -24,7 +24,9 @@ it('types.ts names every table and column that the migrations make, with its nul
     const typed = Object.fromEntries(
       [...tables.matchAll(/^ {2}(\w+): \{\n([\s\S]*?)^ {2}\}/gm)].map(([, table, body]) => [
         table,
-        [...body!.matchAll(/^ {4}(\w+): (.*)$/gm)].map(([, column, type]) => `${column}${type!.includes('| null') ? '?' : ''}`).toSorted(),
+        [...body!.matchAll(/^ {4}(\w+): (.*)$/gm)]
+          .map(([, column, type]) => `${column}${type!.includes('| null') ? '?' : ''}`)
+          .toSorted(),
       ]),
     )
     expect(typed).toEqual(real)

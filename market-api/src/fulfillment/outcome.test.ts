@@ -9,30 +9,47 @@ const outcome = (call: FulfillmentCall, attempts = 1) => outcomeOf(call, attempt
 describe('outcomeOf', () => {
   it('is done only by an explicit yes', () => {
     const body = { status: 'ok', codes: ['A'] }
-    expect(outcome(answered(200, body))).toEqual({ status: 'done', reason: null, retryInMs: undefined, delivered: body })
+    expect(outcome(answered(200, body))).toEqual({
+      status: 'done',
+      reason: null,
+      retryInMs: undefined,
+      delivered: body,
+    })
     fc.assert(
       fc.property(fc.integer({ min: 100, max: 599 }), fc.json(), (httpStatus, json) => {
         const any: unknown = JSON.parse(json)
-        const yes = httpStatus >= 200 && httpStatus < 300 && httpStatus !== 202 && (any as { status?: unknown })?.status === 'ok'
+        const yes =
+          httpStatus >= 200 && httpStatus < 300 && httpStatus !== 202 && (any as { status?: unknown })?.status === 'ok'
         expect(outcome(answered(httpStatus, any)).status === 'done').toBe(yes)
       }),
     )
   })
 
   it('fulfilment:F-18 takes a 200 that says error for no delivery', () => {
-    expect(outcome(answered(200, { status: 'error', message: 'no' }))).toMatchObject({ status: 'pending', retryInMs: 5000, delivered: undefined })
+    expect(outcome(answered(200, { status: 'error', message: 'no' }))).toMatchObject({
+      status: 'pending',
+      retryInMs: 5000,
+      delivered: undefined,
+    })
   })
 
   it('fulfilment:F-19 lets a depleted pool wait visibly, and looks again by itself', () => {
     for (const status of ['depleted', 'insufficientStock']) {
       for (const http of [200, 409]) {
-        expect(outcome(answered(http, { status }))).toMatchObject({ status: 'needs_attention', reason: status, retryInMs: 60_000 })
+        expect(outcome(answered(http, { status }))).toMatchObject({
+          status: 'needs_attention',
+          reason: status,
+          retryInMs: 60_000,
+        })
       }
     }
   })
 
   it('leaves to a person what trying again can not mend', () => {
-    expect(outcome(answered(200, { status: 'notApplicable' }))).toMatchObject({ status: 'needs_attention', retryInMs: undefined })
+    expect(outcome(answered(200, { status: 'notApplicable' }))).toMatchObject({
+      status: 'needs_attention',
+      retryInMs: undefined,
+    })
     expect(outcome(answered(200, { status: 'ambiguous' }))).toMatchObject({ status: 'rejected', retryInMs: undefined })
     expect(outcome(answered(400, { error: 'bad' }))).toMatchObject({ status: 'rejected', retryInMs: undefined })
     expect(outcome(answered(409, { error: 'reused' }))).toMatchObject({ status: 'rejected' })
@@ -52,7 +69,9 @@ describe('outcomeOf', () => {
   it('fulfilment:F-20 tries again after 5 s, 30 s, 2 min, 10 min, then hourly for a day, then calls a person', () => {
     const failed: FulfillmentCall = { kind: 'failed', httpStatus: null, error: 'down' }
     const waits = Array.from({ length: 28 }, (_, i) => outcome(failed, i + 1))
-    expect(waits.slice(0, 6).map(({ retryInMs }) => retryInMs)).toEqual([5000, 30_000, 120_000, 600_000, 3_600_000, 3_600_000])
+    expect(waits.slice(0, 6).map(({ retryInMs }) => retryInMs)).toEqual([
+      5000, 30_000, 120_000, 600_000, 3_600_000, 3_600_000,
+    ])
     expect(waits.slice(0, 27).every(({ status }) => status === 'pending')).toBe(true)
     expect(waits[27]).toMatchObject({ status: 'failed', retryInMs: undefined })
     for (const http of [500, 502, 503, 408, 429]) {

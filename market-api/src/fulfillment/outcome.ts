@@ -49,7 +49,12 @@ export function outcomeOf(call: FulfillmentCall, attempts: number, jitter: numbe
   const status = parsed.success ? parsed.data.status : undefined
   const outOfStock = status === 'depleted' || status === 'insufficientStock'
   if (outOfStock) {
-    return { status: 'needs_attention', reason: status, retryInMs: Math.round(RESTOCK_MS * jitter), delivered: undefined }
+    return {
+      status: 'needs_attention',
+      reason: status,
+      retryInMs: Math.round(RESTOCK_MS * jitter),
+      delivered: undefined,
+    }
   }
   // Too many requests and time-outs are the adapter's trouble, not the request's.
   if (httpStatus >= 400 && httpStatus < 500 && ![408, 425, 429].includes(httpStatus)) {

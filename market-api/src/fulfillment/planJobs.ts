@@ -9,7 +9,12 @@ export function planJobs(lines: readonly JobLine[]): PlannedJob[] {
   const jobs = new Map<string, PlannedJob>()
   for (const { lineIndex, seller, offerType } of lines) {
     const key = `${seller}:${offerType ?? UNROUTED}`
-    const job = jobs.get(key) ?? { seller, offerType: offerType ?? UNROUTED, lineIndexes: [], routed: offerType !== null }
+    const job = jobs.get(key) ?? {
+      seller,
+      offerType: offerType ?? UNROUTED,
+      lineIndexes: [],
+      routed: offerType !== null,
+    }
     job.lineIndexes.push(lineIndex)
     jobs.set(key, job)
   }

@@ -33,14 +33,21 @@ export async function runFulfillmentJob(ctx: MarketContext): Promise<boolean> {
     : { status: 'needs_attention', reason: 'route_not_found', retryInMs: undefined, delivered: undefined }
   const stored = await storeOutcome(ctx, job, call, outcome)
   if (!stored) {
-    ctx.log.warn({ jobId: job.job_id }, 'job was taken over while its adapter answered; the other worker stores the answer')
+    ctx.log.warn(
+      { jobId: job.job_id },
+      'job was taken over while its adapter answered; the other worker stores the answer',
+    )
     return true
   }
   ctx.failpoint('fulfillment.stored')
   ctx.metrics.fulfillments.inc({ outcome: outcome.status === 'done' ? 'succeeded' : 'failed' })
   const fields = { jobId: job.job_id, orderId: job.order_id, offerType: job.offer_type, attempts: job.attempts }
   if (outcome.status === 'done') ctx.log.info(fields, 'fulfilled')
-  else ctx.log.warn({ ...fields, status: outcome.status, reason: outcome.reason, retryInMs: outcome.retryInMs }, 'not fulfilled')
+  else
+    ctx.log.warn(
+      { ...fields, status: outcome.status, reason: outcome.reason, retryInMs: outcome.retryInMs },
+      'not fulfilled',
+    )
   return true
 }
 
@@ -98,7 +105,11 @@ async function callAdapter(ctx: MarketContext, job: Job, url: string): Promise<F
 async function fulfillmentUrl(ctx: MarketContext, job: Job): Promise<string | undefined> {
   const lines = await linesOf(ctx, job)
   const chainId = Number(job.chain_id)
-  const routes = await findRoutes(ctx, chainId, lines.map((line) => ({ seller: job.seller_address, sku: line.sku })))
+  const routes = await findRoutes(
+    ctx,
+    chainId,
+    lines.map((line) => ({ seller: job.seller_address, sku: line.sku })),
+  )
   const urls = lines.map((line) => {
     const route = routes.get(routeKey(job.seller_address, line.sku))
     return job.offer_type === UNROUTED || route?.offerType === job.offer_type ? route?.fulfillmentUrl : undefined

@@ -23,8 +23,10 @@ const withOutbox = (query: ReturnType<typeof ordersOf>) =>
     sql<OutboxRow[]>`coalesce(${of
       .selectFrom('order_outbox as o')
       .whereRef('o.order_id', '=', 'orders.order_id')
-      .select(sql`jsonb_agg(jsonb_build_object('id', o.id, 'createdAt', o.created_at, 'source', o.source,
-        'payload', o.payload) order by o.id)`.as('rows'))}, '[]')`.as('outbox'),
+      .select(
+        sql`jsonb_agg(jsonb_build_object('id', o.id, 'createdAt', o.created_at, 'source', o.source,
+        'payload', o.payload) order by o.id)`.as('rows'),
+      )}, '[]')`.as('outbox'),
   ])
 
 type OutboxRow = { id: number; createdAt: string; source: string; payload: object }

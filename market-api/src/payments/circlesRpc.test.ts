@@ -6,9 +6,33 @@ import { PaymentSourceError } from './paymentSource.ts'
 
 const P = 'pay_0123456789ABCDEF0123456789ABCDEF'
 const hex = (text: string) => `0x${Buffer.from(text).toString('hex')}`
-const COLUMNS = ['blockNumber', 'timestamp', 'transactionIndex', 'logIndex', 'transactionHash', 'emitter', 'payer', 'payee', 'gateway', 'tokenId', 'amount', 'data']
+const COLUMNS = [
+  'blockNumber',
+  'timestamp',
+  'transactionIndex',
+  'logIndex',
+  'transactionHash',
+  'emitter',
+  'payer',
+  'payee',
+  'gateway',
+  'tokenId',
+  'amount',
+  'data',
+]
 const row = (block: number, data = hex(P), amount: unknown = '5') => [
-  block, 1780000000, 2, 7, `0xAB${block}`, '0xfac', '0xpayer', '0xpayee', '0xGATE', '2748', amount, data,
+  block,
+  1780000000,
+  2,
+  7,
+  `0xAB${block}`,
+  '0xfac',
+  '0xpayer',
+  '0xpayee',
+  '0xGATE',
+  '2748',
+  amount,
+  data,
 ]
 
 type Asked = { method: string; params: [{ filter: unknown; order: unknown; limit: number; columns: unknown[] }] }
@@ -55,18 +79,31 @@ describe('circlesRpc', () => {
   it('payments:P2 goes on behind its cursor', async () => {
     answers = [{ result: { columns: COLUMNS, rows: [] } }]
     await source.readPayments({ blockNumber: 100, transactionIndex: 2, logIndex: 7 }, 500)
-    const is = (filterType: string, column: string, value: number) => ({ type: 'FilterPredicate', filterType, column, value })
+    const is = (filterType: string, column: string, value: number) => ({
+      type: 'FilterPredicate',
+      filterType,
+      column,
+      value,
+    })
     expect(asked[0]!.params[0].filter).toEqual([
       {
         type: 'Conjunction',
         conjunctionType: 'Or',
         predicates: [
           is('GreaterThan', 'blockNumber', 100),
-          { type: 'Conjunction', conjunctionType: 'And', predicates: [is('Equals', 'blockNumber', 100), is('GreaterThan', 'transactionIndex', 2)] },
           {
             type: 'Conjunction',
             conjunctionType: 'And',
-            predicates: [is('Equals', 'blockNumber', 100), is('Equals', 'transactionIndex', 2), is('GreaterThan', 'logIndex', 7)],
+            predicates: [is('Equals', 'blockNumber', 100), is('GreaterThan', 'transactionIndex', 2)],
+          },
+          {
+            type: 'Conjunction',
+            conjunctionType: 'And',
+            predicates: [
+              is('Equals', 'blockNumber', 100),
+              is('Equals', 'transactionIndex', 2),
+              is('GreaterThan', 'logIndex', 7),
+            ],
           },
         ],
       },
@@ -76,7 +113,11 @@ describe('circlesRpc', () => {
   it('reads a row, columns in any case, addresses in lower case', async () => {
     answers = [{ result: { Columns: COLUMNS.map((name) => name.toUpperCase()), Rows: [row(9)] } }]
     const page = await source.readPayments(undefined, 500)
-    expect(page).toMatchObject({ full: false, unreadable: 0, end: { blockNumber: 9, transactionIndex: 2, logIndex: 7 } })
+    expect(page).toMatchObject({
+      full: false,
+      unreadable: 0,
+      end: { blockNumber: 9, transactionIndex: 2, logIndex: 7 },
+    })
     expect(page.logs).toEqual([
       {
         blockNumber: 9,
@@ -94,7 +135,7 @@ describe('circlesRpc', () => {
     ])
   })
 
-  it('payments:P4 moves past rows that are nobody\'s payment', async () => {
+  it("payments:P4 moves past rows that are nobody's payment", async () => {
     answers = [{ result: { columns: COLUMNS, rows: [row(1, hex('pay_12')), row(2, hex(P), '-1'), row(3)] } }]
     const page = await source.readPayments(undefined, 3)
     expect(page).toMatchObject({ unreadable: 2, full: true, end: { blockNumber: 3 } })
@@ -107,7 +148,14 @@ describe('circlesRpc', () => {
   })
 
   it('payments:P27 takes an error, a missing result and garbage for a failure, never for an empty page', async () => {
-    for (const answer of [{ error: { code: -1, message: 'boom' } }, {}, { result: null }, { result: {} }, '<html>', '{']) {
+    for (const answer of [
+      { error: { code: -1, message: 'boom' } },
+      {},
+      { result: null },
+      { result: {} },
+      '<html>',
+      '{',
+    ]) {
       answers = [answer]
       await expect(source.readPayments(undefined, 5), JSON.stringify(answer)).rejects.toThrow(PaymentSourceError)
     }
@@ -134,7 +182,7 @@ describe('circlesRpc', () => {
     expect(() => parseHexBlock('0x10000000000000000')).toThrow('overflow')
   })
 
-  it('payments:P3 payments:P5 payments:P6 reads the payer\'s text', () => {
+  it("payments:P3 payments:P5 payments:P6 reads the payer's text", () => {
     expect(referenceOf(hex(P.toLowerCase()))).toBe(P)
     expect(referenceOf(hex(' invoice-77 '))).toBe('invoice-77')
     expect(referenceOf(Buffer.from('invoice-77').toString('base64'))).toBe('invoice-77')

@@ -53,13 +53,19 @@ export function connectCirclesRpc(options: { circlesRpc: string; rpc: string; ti
   }
 }
 
-const PAYMENT_COLUMNS = 'blockNumber transactionIndex logIndex timestamp transactionHash gateway amount tokenId data'.split(' ')
+const PAYMENT_COLUMNS =
+  'blockNumber transactionIndex logIndex timestamp transactionHash gateway amount tokenId data'.split(' ')
 
 const BY_POSITION = ['blockNumber', 'transactionIndex', 'logIndex'].map((column) => ({ column, sortOrder: 'ASC' }))
 
 /** Everything behind a position, in the order of BY_POSITION (payments.md 2.1). */
 export function behind({ blockNumber, transactionIndex, logIndex }: LogPosition): object {
-  const is = (filterType: string, column: string, value: number) => ({ type: 'FilterPredicate', filterType, column, value })
+  const is = (filterType: string, column: string, value: number) => ({
+    type: 'FilterPredicate',
+    filterType,
+    column,
+    value,
+  })
   const and = (...predicates: object[]) => ({ type: 'Conjunction', conjunctionType: 'And', predicates })
   return {
     type: 'Conjunction',
@@ -91,9 +97,12 @@ async function call(url: string, timeoutMs: number, method: string, params: unkn
   try {
     answer = await attempt().catch(attempt)
   } catch (error) {
-    throw new PaymentSourceError(`${method}: ${messageOf(error instanceof Error && error.cause ? error.cause : error)}`, {
-      cause: error,
-    })
+    throw new PaymentSourceError(
+      `${method}: ${messageOf(error instanceof Error && error.cause ? error.cause : error)}`,
+      {
+        cause: error,
+      },
+    )
   }
   if (answer.status !== 200) throw new PaymentSourceError(`${method}: HTTP ${answer.status}`)
   let body: { result?: unknown; error?: { message?: unknown } }
@@ -115,7 +124,8 @@ function parseTable(result: unknown): Table {
   const members = new Map(Object.entries(result as object).map(([name, value]) => [name.toLowerCase(), value]))
   const columns: unknown = members.get('columns')
   const rows: unknown = members.get('rows')
-  if (!Array.isArray(columns) || !Array.isArray(rows)) throw new PaymentSourceError('circles_query: no columns and rows')
+  if (!Array.isArray(columns) || !Array.isArray(rows))
+    throw new PaymentSourceError('circles_query: no columns and rows')
   const at = new Map(columns.map((name, i) => [String(name).toLowerCase(), i]))
   return {
     columns: new Set(at.keys()),
@@ -166,7 +176,8 @@ function trustOf(row: Row): TrustLog {
   return { ...positionOf(row), trustReceiver, expirySeconds: parseAmount(row('expiry')) ?? 0n }
 }
 
-const hexText = (value: unknown) => (typeof value === 'string' && value.trim() !== '' ? value.trim().toLowerCase() : undefined)
+const hexText = (value: unknown) =>
+  typeof value === 'string' && value.trim() !== '' ? value.trim().toLowerCase() : undefined
 
 /** Decimal text, `0x` hex or a JSON integer; null for anything else (payments.md 3). */
 export function parseAmount(value: unknown): bigint | null {

@@ -59,7 +59,10 @@ export async function decideTrust(ctx: MarketContext, lease: Lease): Promise<voi
     for (const { transfer, eligible } of verdicts) {
       if (eligible) continue
       ctx.metrics.ineligibleTransfers.inc()
-      ctx.log.warn({ gateway, tx: transfer.tx_hash, token: transfer.token_avatar }, 'transfer not credited: untrusted token')
+      ctx.log.warn(
+        { gateway, tx: transfer.tx_hash, token: transfer.token_avatar },
+        'transfer not credited: untrusted token',
+      )
     }
   }
 }

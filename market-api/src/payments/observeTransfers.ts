@@ -43,7 +43,10 @@ export async function observeTransfers(ctx: MarketContext, lease: Lease): Promis
     ctx.failpoint('payments.observing')
   })
   ctx.failpoint('payments.observed')
-  ctx.log.info({ transfers: page.logs.length, unreadable: page.unreadable, block: end.blockNumber }, 'payments observed')
+  ctx.log.info(
+    { transfers: page.logs.length, unreadable: page.unreadable, block: end.blockNumber },
+    'payments observed',
+  )
   return page.full
 }
 
@@ -76,10 +79,14 @@ async function markOrders(tx: MarketContext['db'], chainId: number, logs: Paymen
     from payment_transfers same
     left join orders o on o.payment_reference = same.payment_reference and o.chain_id = same.chain_id
     where same.chain_id = t.chain_id and same.tx_hash = t.tx_hash and same.log_index = t.log_index
-      and t.chain_id = ${chainId} and t.payment_reference = any(${references}::text[]) and t.eligible is null`.execute(tx)
+      and t.chain_id = ${chainId} and t.payment_reference = any(${references}::text[]) and t.eligible is null`.execute(
+    tx,
+  )
   await sql`
     update orders set payment_seen_at = now()
-    where chain_id = ${chainId} and payment_reference = any(${references}::text[]) and payment_seen_at is null`.execute(tx)
+    where chain_id = ${chainId} and payment_reference = any(${references}::text[]) and payment_seen_at is null`.execute(
+    tx,
+  )
 }
 
 function toRow(chainId: number, log: PaymentLog) {

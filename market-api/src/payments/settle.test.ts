@@ -47,25 +47,37 @@ describe('settle', () => {
   })
 
   it('agrees with an obvious model over any history, in any order of arrival', () => {
-    const histories = fc.array(fc.record({ block: fc.integer({ min: 0, max: 30 }), amount: fc.bigInt({ min: 0n, max: 5n }) }), { maxLength: 8 })
+    const histories = fc.array(
+      fc.record({ block: fc.integer({ min: 0, max: 30 }), amount: fc.bigInt({ min: 0n, max: 5n }) }),
+      { maxLength: 8 },
+    )
     const settings = fc.record({ head: fc.integer({ min: 0, max: 40 }), confirm: fc.nat(4), finalize: fc.nat(8) })
     fc.assert(
-      fc.property(fc.bigInt({ min: 1n, max: 12n }), histories, settings, fc.infiniteStream(fc.nat()), (price, history, depth, order) => {
-        const transfers = history.map(({ block, amount }) => transfer(block, amount))
-        const shuffled = transfers.map((t) => ({ t, key: order.next().value })).toSorted((a, b) => a.key - b.key).map(({ t }) => t)
-        const result = settle(price, shuffled, depth)
+      fc.property(
+        fc.bigInt({ min: 1n, max: 12n }),
+        histories,
+        settings,
+        fc.infiniteStream(fc.nat()),
+        (price, history, depth, order) => {
+          const transfers = history.map(({ block, amount }) => transfer(block, amount))
+          const shuffled = transfers
+            .map((t) => ({ t, key: order.next().value }))
+            .toSorted((a, b) => a.key - b.key)
+            .map(({ t }) => t)
+          const result = settle(price, shuffled, depth)
 
-        const sumOf = (list: CreditedTransfer[]) => list.reduce((total, t) => total + t.amountWei, 0n)
-        const atDepth = (n: number) => sumOf(transfers.filter((t) => n === 0 || depth.head - t.blockNumber >= n))
-        expect(result.seenWei).toBe(sumOf(transfers))
-        expect(result.paidBy !== undefined).toBe(sumOf(transfers) >= price)
-        expect(result.confirmed).toBe(atDepth(depth.confirm) >= price)
-        expect(result.complete).toBe(atDepth(depth.finalize) >= price)
-        if (result.paidBy) {
-          const before = transfers.filter((t) => t.blockNumber < result.paidBy!.blockNumber)
-          expect(sumOf(before)).toBeLessThan(price)
-        }
-      }),
+          const sumOf = (list: CreditedTransfer[]) => list.reduce((total, t) => total + t.amountWei, 0n)
+          const atDepth = (n: number) => sumOf(transfers.filter((t) => n === 0 || depth.head - t.blockNumber >= n))
+          expect(result.seenWei).toBe(sumOf(transfers))
+          expect(result.paidBy !== undefined).toBe(sumOf(transfers) >= price)
+          expect(result.confirmed).toBe(atDepth(depth.confirm) >= price)
+          expect(result.complete).toBe(atDepth(depth.finalize) >= price)
+          if (result.paidBy) {
+            const before = transfers.filter((t) => t.blockNumber < result.paidBy!.blockNumber)
+            expect(sumOf(before)).toBeLessThan(price)
+          }
+        },
+      ),
     )
   })
 })

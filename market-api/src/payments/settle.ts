@@ -21,7 +21,11 @@ export type Settlement = {
 }
 
 /** 0 confirmations means as soon as seen. Each transfer has to be deep itself; an early dust transfer lends its age to none. */
-export function settle(priceWei: bigint, transfers: readonly CreditedTransfer[], { head, confirm, finalize }: Depths): Settlement {
+export function settle(
+  priceWei: bigint,
+  transfers: readonly CreditedTransfer[],
+  { head, confirm, finalize }: Depths,
+): Settlement {
   const ordered = transfers.toSorted(
     (a, b) => a.blockNumber - b.blockNumber || a.transactionIndex - b.transactionIndex || a.logIndex - b.logIndex,
   )

@@ -13,7 +13,12 @@ export const comparePositions = (a: LogPosition, b: LogPosition) =>
  * Whether a gateway trusted a token's avatar when the transfer happened: the newest word on that avatar up to the transfer's
  * place in the chain, still running at its block's time (payments.md 6, W13). `expiry == now` is not trusted.
  */
-export function trustedAt(logs: readonly TrustLog[], avatar: string, at: LogPosition, blockTimeSeconds: bigint): boolean {
+export function trustedAt(
+  logs: readonly TrustLog[],
+  avatar: string,
+  at: LogPosition,
+  blockTimeSeconds: bigint,
+): boolean {
   let newest: TrustLog | undefined
   for (const log of logs) {
     if (log.trustReceiver !== avatar || comparePositions(log, at) > 0) continue

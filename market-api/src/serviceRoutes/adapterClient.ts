@@ -100,7 +100,8 @@ export function createAdapterClient(options: AdapterClientOptions): AdapterClien
 function asUpstreamError(error: unknown): UpstreamError {
   if (error instanceof UpstreamError) return error
   const options = { cause: error }
-  if (error instanceof TooLargeError) return new UpstreamError('upstream_too_large', `Upstream ${error.message}`, options)
+  if (error instanceof TooLargeError)
+    return new UpstreamError('upstream_too_large', `Upstream ${error.message}`, options)
   const timeout = error instanceof Error && error.name === 'TimeoutError'
   if (timeout) return new UpstreamError('upstream_timeout', 'Upstream did not answer in time', { ...options, timeout })
   const reason = error instanceof Error && error.cause ? messageOf(error.cause) : messageOf(error)

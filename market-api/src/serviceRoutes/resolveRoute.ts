@@ -71,7 +71,10 @@ export async function findRoutes(
 
 export const routeKey = (seller: string, sku: string) => `${seller}/${sku.trim().toLowerCase()}`
 
-export async function findRoute(ctx: MarketContext, { chainId, seller, sku }: RouteKey): Promise<ServiceRoute | undefined> {
+export async function findRoute(
+  ctx: MarketContext,
+  { chainId, seller, sku }: RouteKey,
+): Promise<ServiceRoute | undefined> {
   return (await findRoutes(ctx, chainId, [{ seller, sku }])).get(routeKey(seller, sku))
 }
 

@@ -1,7 +1,12 @@
 import { getAddress } from 'viem'
 import { createSiweMessage } from 'viem/siwe'
 
-export type SignInRequest = { address: string; chainId: number; statement?: string | undefined; expirationMinutes?: number | undefined }
+export type SignInRequest = {
+  address: string
+  chainId: number
+  statement?: string | undefined
+  expirationMinutes?: number | undefined
+}
 
 const DEFAULT_MINUTES = 10
 const MAX_MINUTES = 30

@@ -3,7 +3,8 @@ import { type Hex, recoverMessageAddress } from 'viem'
 import type { MarketContext } from '../context.ts'
 
 /** One answer for unknown, used, expired and wrongly signed, so that a caller learns nothing about other people's challenges. */
-const refused = () => new UnauthorizedError('sign_in_refused', 'The challenge is unknown, used or expired, or the signature does not fit')
+const refused = () =>
+  new UnauthorizedError('sign_in_refused', 'The challenge is unknown, used or expired, or the signature does not fit')
 
 /** Turns a signed challenge into a token, once (market-api.md 3.7). A failed try leaves the challenge usable. */
 export async function verifyChallenge(ctx: MarketContext, input: { challengeId: string; signature: string }) {

@@ -33,11 +33,18 @@ const app = adapterApp({
 const get = (path: string, key: string | undefined = KEY) =>
   app.request(path, { headers: key === undefined ? {} : { 'X-Circles-Service-Key': key } })
 
-async function post(body: unknown, { path = `/fulfill/100/${SELLER}`, key = KEY, headers = {} }: {
-  path?: string
-  key?: string
-  headers?: Record<string, string>
-} = {}) {
+async function post(
+  body: unknown,
+  {
+    path = `/fulfill/100/${SELLER}`,
+    key = KEY,
+    headers = {},
+  }: {
+    path?: string
+    key?: string
+    headers?: Record<string, string>
+  } = {},
+) {
   const response = await app.request(path, {
     method: 'POST',
     headers: { 'X-Circles-Service-Key': key, ...headers },
@@ -56,10 +63,16 @@ it.each([
   ['a bad seller', '/inventory/100/0xZZ/a'],
 ])('adapters:A-12 fulfilment:F-31 asks for the service key before it looks at %s', async (_what, path) => {
   const without = await get(path, '')
-  expect([without.status, await without.json()]).toMatchObject([401, { error: 'Unauthorized', reason: 'missing api key' }])
+  expect([without.status, await without.json()]).toMatchObject([
+    401,
+    { error: 'Unauthorized', reason: 'missing api key' },
+  ])
   for (const wrong of ['wrong', `${KEY}x`, KEY.slice(1), KEY.toUpperCase()]) {
     const response = await get(path, wrong)
-    expect([response.status, await response.json()]).toMatchObject([401, { error: 'Unauthorized', reason: 'invalid api key' }])
+    expect([response.status, await response.json()]).toMatchObject([
+      401,
+      { error: 'Unauthorized', reason: 'invalid api key' },
+    ])
   }
 })
 
@@ -80,18 +93,32 @@ it.each(['0xZZ', `0x${'g'.repeat(40)}`, `0x${'1'.repeat(39)}`, '1'.repeat(42)])(
   'adapters:A-12 refuses the seller %s',
   async (seller) => {
     expect(await (await get(`/inventory/100/${seller}/a`)).json()).toMatchObject({ error: 'Invalid seller address' })
-    expect(await post(valid, { path: `/fulfill/100/${seller}` })).toMatchObject({ status: 400, error: 'Invalid seller address' })
+    expect(await post(valid, { path: `/fulfill/100/${seller}` })).toMatchObject({
+      status: 400,
+      error: 'Invalid seller address',
+    })
   },
 )
 
-it.each(['0', '-1', '1e2', '0x64', '1.0', '%20100', '99999999999999999999', 'gnosis'])('refuses the chain %s', async (chain) => {
-  expect(await post(valid, { path: `/fulfill/${chain}/${SELLER}` })).toMatchObject({ status: 400, error: 'chainId must be > 0' })
-})
+it.each(['0', '-1', '1e2', '0x64', '1.0', '%20100', '99999999999999999999', 'gnosis'])(
+  'refuses the chain %s',
+  async (chain) => {
+    expect(await post(valid, { path: `/fulfill/${chain}/${SELLER}` })).toMatchObject({
+      status: 400,
+      error: 'chainId must be > 0',
+    })
+  },
+)
 
 it('answers 404 with what it looked for, also for a sku that no database can hold', async () => {
   const response = await get(`/inventory/100/${SELLER.toUpperCase().replace('0X', '0x')}/%20Tea%2FBag%20`)
   expect(response.status).toBe(404)
-  expect(await response.json()).toMatchObject({ error: 'No mapping for seller/sku', chainId: 100, seller: SELLER, sku: 'tea/bag' })
+  expect(await response.json()).toMatchObject({
+    error: 'No mapping for seller/sku',
+    chainId: 100,
+    seller: SELLER,
+    sku: 'tea/bag',
+  })
   expect((await get(`/inventory/100/${SELLER}/%00`)).status).toBe(404)
   expect((await get(`/inventory/100/${SELLER}/%20`)).status).toBe(400)
 })

@@ -73,7 +73,13 @@ export function adapterApp<DB extends RunsDatabase, Mapping, Result extends Line
         const request = await parseRequest(c)
         const key = runKeyOf(chainId, seller, request, c.req.header(IDEMPOTENCY_KEY_HEADER))
         const { orderId, paymentReference } = request
-        const answer = await runOnce(adapter, db, failpoint, { key, chainId, seller, orderId, paymentReference }, request)
+        const answer = await runOnce(
+          adapter,
+          db,
+          failpoint,
+          { key, chainId, seller, orderId, paymentReference },
+          request,
+        )
         failpoint('adapter.committed')
         outcomes.inc({ status: String(answer.body.status) })
         log.info({ orderId, runKey: key, status: answer.body.status }, 'fulfill answered')

@@ -28,7 +28,10 @@ afterAll(async () => {
 type Parcel = LineResult & { parcel: string }
 
 /** An adapter whose goods are numbered parcels. `stock` says what a line gets; it may throw or take its time. */
-function parcels(stock: (line: Line<string>) => Promise<string> | string, mapped: (sku: string) => boolean = () => true) {
+function parcels(
+  stock: (line: Line<string>) => Promise<string> | string,
+  mapped: (sku: string) => boolean = () => true,
+) {
   let packed = 0
   const asked: number[] = []
   const adapter = defineAdapter<RunsDatabase, string, Parcel>({
@@ -44,7 +47,14 @@ function parcels(stock: (line: Line<string>) => Promise<string> | string, mapped
       for (const line of lines) {
         asked.push(line.lineIndex)
         const { lineIndex, sku, quantity } = line
-        results.push({ lineIndex, sku, quantity, status: await stock(line), message: null, parcel: `parcel ${++packed}` })
+        results.push({
+          lineIndex,
+          sku,
+          quantity,
+          status: await stock(line),
+          message: null,
+          parcel: `parcel ${++packed}`,
+        })
       }
       return results
     },
@@ -94,7 +104,12 @@ describe('a finished run', () => {
     expect(first.body).toMatchObject({ status: 'ok', message: null, parcels: ['parcel 1'] })
     expect(await ask(shop, key)).toEqual({ httpStatus: 200, body: { ...first.body, message: 'Already processed' } })
     expect(shop.asked).toEqual([0])
-    expect(await findRun(key)).toMatchObject({ status: 'ok', attempts: 1, last_error: null, completed_at: expect.any(Date) })
+    expect(await findRun(key)).toMatchObject({
+      status: 'ok',
+      attempts: 1,
+      last_error: null,
+      completed_at: expect.any(Date),
+    })
   })
 
   it('answers many repeats at once, all alike', async () => {
@@ -102,7 +117,8 @@ describe('a finished run', () => {
     const key = newKey()
     const { body } = await ask(shop, key)
     const answers = await Promise.all(Array.from({ length: 20 }, () => ask(shop, key)))
-    for (const answer of answers) expect(answer).toEqual({ httpStatus: 200, body: { ...body, message: 'Already processed' } })
+    for (const answer of answers)
+      expect(answer).toEqual({ httpStatus: 200, body: { ...body, message: 'Already processed' } })
   })
 
   it.each<[string, Shape]>([
@@ -137,7 +153,12 @@ describe('a run under way', () => {
       httpStatus: 202,
       body: { status: 'inProgress', message: 'Already in progress', codes: [], lines: [] },
     })
-    expect(await ask(parcels(() => 'ok'), newKey())).toMatchObject({ httpStatus: 200, body: { status: 'ok' } })
+    expect(
+      await ask(
+        parcels(() => 'ok'),
+        newKey(),
+      ),
+    ).toMatchObject({ httpStatus: 200, body: { status: 'ok' } })
     expect(shop.asked).toEqual([0])
     released.give()
     expect(await first).toMatchObject({ httpStatus: 200, body: { status: 'ok', parcels: ['parcel 1'] } })
@@ -163,7 +184,12 @@ describe('a run that failed', () => {
     })
     const key = newKey()
     await expect(ask(shop, key)).rejects.toThrow('the shelf fell down')
-    expect(await findRun(key)).toMatchObject({ status: 'error', last_error: 'the shelf fell down', attempts: 1, response: null })
+    expect(await findRun(key)).toMatchObject({
+      status: 'error',
+      last_error: 'the shelf fell down',
+      attempts: 1,
+      response: null,
+    })
     await expect(ask(shop, key)).rejects.toThrow('the shelf fell down')
     expect(await findRun(key)).toMatchObject({ status: 'error', attempts: 2 })
     broken = false
@@ -184,12 +210,22 @@ describe('a run that failed', () => {
       const key = newKey()
       const first = ask(failing, key, {}, single.db)
       await started.given
-      const second = ask(parcels(() => 'ok'), key, {}, single.db)
+      const second = ask(
+        parcels(() => 'ok'),
+        key,
+        {},
+        single.db,
+      )
       released.give()
       await expect(first).rejects.toThrow('too late')
       expect(await second).toMatchObject({ body: { status: 'ok' } })
       expect(await findRun(key)).toMatchObject({ status: 'ok', last_error: null, completed_at: expect.any(Date) })
-      expect(await ask(parcels(() => 'ok'), key)).toMatchObject({ body: { message: 'Already processed' } })
+      expect(
+        await ask(
+          parcels(() => 'ok'),
+          key,
+        ),
+      ).toMatchObject({ body: { message: 'Already processed' } })
     } finally {
       await single.close()
     }
@@ -221,7 +257,11 @@ describe('a run that could deliver only a part', () => {
       status: 'ok',
       message: null,
       parcels: ['parcel 4', 'parcel 2', 'parcel 3'],
-      lines: [{ lineIndex: 2, sku: 'coffee' }, { lineIndex: 4, sku: 'tea' }, { lineIndex: 7, sku: 'cocoa' }],
+      lines: [
+        { lineIndex: 2, sku: 'coffee' },
+        { lineIndex: 4, sku: 'tea' },
+        { lineIndex: 7, sku: 'cocoa' },
+      ],
     })
     expect(shop.asked).toEqual([2, 4, 7, 2])
     expect(await findRun(key)).toMatchObject({ status: 'ok', completed_at: expect.any(Date) })
@@ -230,7 +270,10 @@ describe('a run that could deliver only a part', () => {
   it('keeps a delivered line whose mapping is gone, also after a failure in between', async () => {
     let tea = true
     let coffee = () => 'depleted'
-    const shop = parcels(({ sku }) => (sku === 'coffee' ? coffee() : 'ok'), (sku) => sku !== 'tea' || tea)
+    const shop = parcels(
+      ({ sku }) => (sku === 'coffee' ? coffee() : 'ok'),
+      (sku) => sku !== 'tea' || tea,
+    )
     const key = newKey()
     const lines = { skus: ['tea', 'coffee'] }
     await ask(shop, key, lines)
@@ -244,13 +287,27 @@ describe('a run that could deliver only a part', () => {
   })
 
   it('is partial with a line nobody mapped, notApplicable with only such lines, depleted with nothing to give', async () => {
-    const onlyTea = parcels(() => 'ok', (sku) => sku === 'tea')
+    const onlyTea = parcels(
+      () => 'ok',
+      (sku) => sku === 'tea',
+    )
     const mixed = await ask(onlyTea, newKey(), { skus: ['soap', 'tea'] })
     expect(mixed.body).toMatchObject({ status: 'partial', lines: [{ status: 'notMapped' }, { status: 'ok' }] })
     const none = await ask(onlyTea, newKey(), { skus: ['soap'], quantity: 11 })
-    expect(none.body).toMatchObject({ status: 'notApplicable', message: 'No items mapped to this adapter', codes: [], parcels: [] })
-    const empty = parcels(() => 'depleted', (sku) => sku === 'tea')
-    expect((await ask(empty, newKey(), { skus: ['tea', 'soap'] })).body).toMatchObject({ status: 'depleted', parcels: [] })
+    expect(none.body).toMatchObject({
+      status: 'notApplicable',
+      message: 'No items mapped to this adapter',
+      codes: [],
+      parcels: [],
+    })
+    const empty = parcels(
+      () => 'depleted',
+      (sku) => sku === 'tea',
+    )
+    expect((await ask(empty, newKey(), { skus: ['tea', 'soap'] })).body).toMatchObject({
+      status: 'depleted',
+      parcels: [],
+    })
   })
 })
 

@@ -35,7 +35,12 @@ const MAX_KEY_LENGTH = 255
  *
  * @throws InvalidError the key is too long to be one
  */
-export function runKeyOf(chainId: number, seller: string, request: FulfillmentRequest, header: string | undefined): string {
+export function runKeyOf(
+  chainId: number,
+  seller: string,
+  request: FulfillmentRequest,
+  header: string | undefined,
+): string {
   const key = header?.trim() || request.idempotencyKey || `${chainId}:${seller}:${request.paymentReference}`
   if (key.length > MAX_KEY_LENGTH) {
     throw new InvalidError('invalid_idempotency_key', `The idempotency key exceeds ${MAX_KEY_LENGTH} characters`)
@@ -53,9 +58,7 @@ function hashRequest(chainId: number, seller: string, request: FulfillmentReques
 }
 
 const itemsOf = ({ items, lineIndexes }: FulfillmentRequest) =>
-  items
-    .map((item, i) => ({ ...item, lineIndex: lineIndexes?.[i] ?? i }))
-    .toSorted((a, b) => a.lineIndex - b.lineIndex)
+  items.map((item, i) => ({ ...item, lineIndex: lineIndexes?.[i] ?? i })).toSorted((a, b) => a.lineIndex - b.lineIndex)
 
 /**
  * Runs the adapter's delivery once per key (fulfilment.md 10, 14; adapters.md 11). A finished run answers from its stored
@@ -112,7 +115,8 @@ export async function runOnce<DB extends RunsDatabase, Mapping, Result extends L
       return { httpStatus: 200, body: response }
     })
   } catch (error) {
-    if (!(error instanceof ConflictError) && !(error instanceof InvalidError)) await recordFailure(db, run, requestHash, error)
+    if (!(error instanceof ConflictError) && !(error instanceof InvalidError))
+      await recordFailure(db, run, requestHash, error)
     throw error
   }
 }
@@ -156,7 +160,9 @@ async function deliver<DB extends RunsDatabase, Mapping, Result extends LineResu
       throw new InvalidError('quantity_limit', `Requested quantity exceeds limit (max ${adapter.maxQuantity})`)
     }
   }
-  const results = [...before, ...(mapped.length > 0 ? await adapter.fulfill(tx, run, mapped) : [])].toSorted(byLineIndex)
+  const results = [...before, ...(mapped.length > 0 ? await adapter.fulfill(tx, run, mapped) : [])].toSorted(
+    byLineIndex,
+  )
   const lines = [...results, ...notMapped].toSorted(byLineIndex)
   return { status: overall(lines), lines, body: adapter.summarize(results) }
 }

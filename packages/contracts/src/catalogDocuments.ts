@@ -210,8 +210,7 @@ export function parseNamespaceChunk(value: unknown): { ok: true; chunk: Namespac
 
 /** The one validator of products, for pin and catalog alike (catalog.md 1.6, 4.6 step 5, 5.2, 5.3). */
 export function parseProduct(value: unknown): { ok: true; product: Product } | DocumentFault {
-  const wrong =
-    envelopeFault(value, 'Product', [SCHEMA_ORG_CONTEXT, MARKET_CONTEXT]) ?? productFault(value as Members)
+  const wrong = envelopeFault(value, 'Product', [SCHEMA_ORG_CONTEXT, MARKET_CONTEXT]) ?? productFault(value as Members)
   return wrong ?? { ok: true, product: value as Product }
 }
 

@@ -75,10 +75,7 @@ function parentNode(children: DagNode[]): DagNode {
   const contentBytes = children.reduce((sum, child) => sum + child.contentBytes, 0)
   const links = children.map((child) =>
     // Hash, an empty Name, Tsize. The empty name is written out: leaving it off gives another CID.
-    field(
-      0x12,
-      concatBytes(field(0x0a, child.multihash), Uint8Array.of(0x12, 0x00, 0x18), varint(child.dagBytes)),
-    ),
+    field(0x12, concatBytes(field(0x0a, child.multihash), Uint8Array.of(0x12, 0x00, 0x18), varint(child.dagBytes))),
   )
   const unixfs = concatBytes(
     Uint8Array.of(0x08, 0x02, 0x18),

@@ -5,7 +5,13 @@ import * as z from 'zod'
 export const FulfillmentTrigger = z.enum(['confirmed', 'finalized'])
 export type FulfillmentTrigger = z.infer<typeof FulfillmentTrigger>
 
-const quantity = z.union([z.number(), z.string().regex(/^-?[0-9]+(\.[0-9]+)?$/).transform(Number)])
+const quantity = z.union([
+  z.number(),
+  z
+    .string()
+    .regex(/^-?[0-9]+(\.[0-9]+)?$/)
+    .transform(Number),
+])
 
 const FulfillmentItem = z.object({
   sku: z.string({ error: 'item.sku is required' }).trim().toLowerCase().min(1, 'item.sku is required'),

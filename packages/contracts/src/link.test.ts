@@ -57,8 +57,7 @@ const verdictOf = (link: unknown, { chainId = 100, owner = ownerOf(link) } = {})
   return verdict.ok ? 'ok' : verdict.code
 }
 const ownerOf = (link: unknown): string => String((link as CustomDataLink).signerAddress)
-const isLowS = (signature: string): boolean =>
-  BigInt(`0x${signature.slice(66, 130)}`) <= secp256k1.Point.Fn.ORDER / 2n
+const isLowS = (signature: string): boolean => BigInt(`0x${signature.slice(66, 130)}`) <= secp256k1.Point.Fn.ORDER / 2n
 
 const draft: LinkDraft = {
   name: 'product/clay-mug',
@@ -114,16 +113,7 @@ describe('links that must fail', () => {
     ],
     'catalog:9': ['high-s'],
     'catalog:10': ['eip191-over-digest', 'eip191-over-text', 'sha256-digest', 'nulls-left-out-of-preimage'],
-    'catalog:11': [
-      'sig-64',
-      'sig-66',
-      'sig-no-prefix',
-      'sig-zero',
-      'sig-r-ge-n',
-      'sig-s-zero',
-      'sig-v29',
-      'sig-v0',
-    ],
+    'catalog:11': ['sig-64', 'sig-66', 'sig-no-prefix', 'sig-zero', 'sig-r-ge-n', 'sig-s-zero', 'sig-v29', 'sig-v0'],
     'catalog:12': [
       'nonce-upper',
       'nonce-15-bytes',

@@ -19,7 +19,9 @@ describe('money', () => {
   })
 
   it('gives back every amount it prints', () => {
-    fc.assert(fc.property(fc.bigInt({ min: 0n, max: 10n ** 30n }), (wei) => weiFromDecimal(decimalFromWei(wei)) === wei))
+    fc.assert(
+      fc.property(fc.bigInt({ min: 0n, max: 10n ** 30n }), (wei) => weiFromDecimal(decimalFromWei(wei)) === wei),
+    )
   })
 
   it('shows sums of prices as the number a person would write', () => {

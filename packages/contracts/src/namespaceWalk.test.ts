@@ -112,7 +112,7 @@ function chunksOf(avatar: string): WalkedChunk[] {
   const { profile } = ok(parseProfile(block(manifest.nameRegistry[avatar]!.profileCid)))
   const { index } = ok(parseNameIndexDoc(block(String(namespaceEntry(profile, expected.operator)))))
   const chunks: WalkedChunk[] = []
-  for (let cid: string | null | undefined = index.head; cid; ) {
+  for (let cid: string | null | undefined = index.head; cid;) {
     const { chunk }: { chunk: NamespaceChunk } = ok(parseNamespaceChunk(block(cid)))
     chunks.push({ cid, links: chunk.links })
     cid = chunk.prev

@@ -55,12 +55,7 @@ export interface NamespaceLink extends LinkPosition {
   chunkCid: string
 }
 
-export type DropCode =
-  | LinkFaultCode
-  | 'NONCE_REPLAY'
-  | 'DUPLICATE_LINK'
-  | 'NOT_A_PRODUCT_NAME'
-  | 'NOT_A_PRODUCT'
+export type DropCode = LinkFaultCode | 'NONCE_REPLAY' | 'DUPLICATE_LINK' | 'NOT_A_PRODUCT_NAME' | 'NOT_A_PRODUCT'
 
 /** A link left out without an error entry; counted by code (catalog.md 2.8). */
 export interface DroppedLink {
@@ -73,12 +68,7 @@ export interface DroppedLink {
 
 /** Only the first is transient; the others hold as long as the payload's bytes do, which is for ever. */
 export type PayloadFaultCode =
-  | 'PAYLOAD_UNAVAILABLE'
-  | 'PAYLOAD_REFUSED'
-  | 'PAYLOAD_MALFORMED'
-  | 'PAYLOAD_INVALID'
-  | 'TYPE'
-  | 'SKU_MISMATCH'
+  'PAYLOAD_UNAVAILABLE' | 'PAYLOAD_REFUSED' | 'PAYLOAD_MALFORMED' | 'PAYLOAD_INVALID' | 'TYPE' | 'SKU_MISMATCH'
 
 /** An entry for `errors` of the catalog (catalog.md 4.4). */
 export interface WalkError {
@@ -106,9 +96,7 @@ export type CheckSignature = (
 
 /** `bad` is for ever (verified bytes of no use, too large); `unavailable` may be different next time. */
 export type PayloadRead =
-  | { kind: 'bytes'; value: Uint8Array }
-  | { kind: 'unavailable'; reason: string }
-  | { kind: 'bad'; reason: string }
+  { kind: 'bytes'; value: Uint8Array } | { kind: 'unavailable'; reason: string } | { kind: 'bad'; reason: string }
 
 export type ReadPayload = (cid: string) => Promise<PayloadRead>
 

@@ -32,7 +32,13 @@ const START_LIMIT_MS = 60_000
 const STOP_GRACE_MS = 30_000
 
 /** Starts a chain of our own on 127.0.0.1, with free transactions, and resolves when it answers. */
-export async function startAnvil({ port, chainId = 100, portVariable, onLine, ...options }: AnvilOptions): Promise<Anvil> {
+export async function startAnvil({
+  port,
+  chainId = 100,
+  portVariable,
+  onLine,
+  ...options
+}: AnvilOptions): Promise<Anvil> {
   const statePath = options.statePath && resolve(options.statePath)
   const command = await findAnvil()
   await assertPortFree(port, 'anvil', portVariable)
@@ -83,7 +89,9 @@ async function untilReady(child: Child, url: string, chainId: number): Promise<E
     await Promise.race([delay(20), child.exited])
   }
   child.kill()
-  throw new DevstackError(`anvil at ${url} was not ready after ${START_LIMIT_MS / 1000} s; free some memory and start again`)
+  throw new DevstackError(
+    `anvil at ${url} was not ready after ${START_LIMIT_MS / 1000} s; free some memory and start again`,
+  )
 }
 
 async function askChainId(url: string): Promise<number | undefined> {

@@ -51,8 +51,12 @@ async function copyOfTemplate(name: string): Promise<string> {
 
 it('makes databases that read and compare text as production does', async () => {
   const server = await start(join(dir, 'fresh'))
-  expect(await query(server, `select current_setting('server_encoding') as encoding, upper('é') as upper, 'a' > 'B' as bytes`))
-    .toEqual([{ encoding: 'UTF8', upper: 'É', bytes: true }])
+  expect(
+    await query(
+      server,
+      `select current_setting('server_encoding') as encoding, upper('é') as upper, 'a' > 'B' as bytes`,
+    ),
+  ).toEqual([{ encoding: 'UTF8', upper: 'É', bytes: true }])
   expect(await query(server, 'show max_connections')).toEqual([{ max_connections: '200' }])
   await server.stop()
   expect(await server.exited).toEqual({ code: 0, signal: null })
@@ -80,7 +84,9 @@ it('waits for the Postgres of a launcher that was killed a moment ago', async ()
     import { startEmbeddedPostgres } from ${JSON.stringify(new URL('../dist/embeddedPostgres.js', import.meta.url).href)}
     await startEmbeddedPostgres(${JSON.stringify({ dataDir, password, fast: true, port: await freePort() })})
     console.log('up')`
-  const launcher = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const launcher = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   await once(createInterface({ input: launcher.stdout }), 'line')
   launcher.kill('SIGKILL')
   const server = await start(dataDir)

@@ -185,7 +185,12 @@ async function chooseUser(dataDir: string, state: 'empty' | 'complete'): Promise
 }
 
 /** Beside the folder first, then renamed: an interrupted initdb must not leave a folder that looks finished. */
-async function initialise(dataDir: string, { folder }: PostgresBinaries, password: string, runAs: RunAs): Promise<void> {
+async function initialise(
+  dataDir: string,
+  { folder }: PostgresBinaries,
+  password: string,
+  runAs: RunAs,
+): Promise<void> {
   const draft = `${dataDir}.init`
   const draftData = join(draft, 'data')
   const passwordFile = join(draft, 'password')

@@ -24,7 +24,9 @@ async function deadPid(): Promise<number> {
 
 it('lets one process in, and the next when that one is done', async () => {
   const lock = await lockDataDir(join(dir, 'not', 'there'))
-  await expect(lockDataDir(join(dir, 'not', 'there'))).rejects.toThrow(`already running in ${dir}/not/there (pid ${process.pid})`)
+  await expect(lockDataDir(join(dir, 'not', 'there'))).rejects.toThrow(
+    `already running in ${dir}/not/there (pid ${process.pid})`,
+  )
   await lock.release()
   await lock.release()
   await (await lockDataDir(join(dir, 'not', 'there'))).release()

@@ -27,7 +27,8 @@ export async function lockDataDir(dir: string): Promise<DataDirLock> {
     while (!(await createFile(path, mine))) {
       const holder = await readHolder(path)
       if (holder && isLive(holder)) throw alreadyRunning(dir, holder.pid)
-      if (Date.now() > deadline) throw new DevstackError(`cannot lock data folder ${dir}: delete ${path} and start again`)
+      if (Date.now() > deadline)
+        throw new DevstackError(`cannot lock data folder ${dir}: delete ${path} and start again`)
       if (!(await removeStale(path))) await delay(50)
     }
   } catch (error) {

@@ -3,13 +3,16 @@ import { createServer } from 'node:net'
 import { expect, it } from 'vitest'
 import { assertPortFree, freePort } from './ports.ts'
 
-it.each(['127.0.0.1', '0.0.0.0', undefined])('names who wants the port and how to change it (taken on %s)', async (host) => {
-  const port = await freePort()
-  await assertPortFree(port, 'market-api', 'MARKET_API_PORT')
-  const server = createServer().listen(port, host)
-  await once(server, 'listening')
-  await expect(assertPortFree(port, 'market-api', 'MARKET_API_PORT')).rejects.toThrow(
-    `port ${port} (market-api) is in use; stop what listens there or set MARKET_API_PORT`,
-  )
-  server.close()
-})
+it.each(['127.0.0.1', '0.0.0.0', undefined])(
+  'names who wants the port and how to change it (taken on %s)',
+  async (host) => {
+    const port = await freePort()
+    await assertPortFree(port, 'market-api', 'MARKET_API_PORT')
+    const server = createServer().listen(port, host)
+    await once(server, 'listening')
+    await expect(assertPortFree(port, 'market-api', 'MARKET_API_PORT')).rejects.toThrow(
+      `port ${port} (market-api) is in use; stop what listens there or set MARKET_API_PORT`,
+    )
+    server.close()
+  },
+)

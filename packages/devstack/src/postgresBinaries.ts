@@ -79,7 +79,9 @@ async function linkLibraries(native: string): Promise<void> {
 async function copyOf(native: string, version: string, runAs: RunAs): Promise<string> {
   const name = `postgres-${version}-${process.platform}-${process.arch}`
   const home = process.env.XDG_CACHE_HOME || (process.env.HOME && join(process.env.HOME, '.cache'))
-  const temporary = [...new Set([tmpdir(), '/tmp'])].map((folder) => join(folder, `circles-market-${process.getuid?.()}`))
+  const temporary = [...new Set([tmpdir(), '/tmp'])].map((folder) =>
+    join(folder, `circles-market-${process.getuid?.()}`),
+  )
   const caches = [...(runAs ? ['/var/cache/circles-market'] : home ? [join(home, 'circles-market')] : []), ...temporary]
   let cause = 'they are closed to the user who would run them'
   for (const cache of caches) {

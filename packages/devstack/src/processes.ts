@@ -12,7 +12,9 @@ export function lookUpProcess(pid: number): { alive: boolean; startTime?: string
   }
   try {
     // The second field is the program's name in brackets and may itself hold spaces and brackets.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ')
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ')
     return fields[0] === 'Z' ? { alive: false } : { alive: true, startTime: fields[19] }
   } catch {
     return { alive: true }

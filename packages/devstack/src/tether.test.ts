@@ -22,7 +22,9 @@ async function startLauncher(script: string) {
     const child = await spawnTethered(
       { command: process.execPath, args: ['-e', ${JSON.stringify(script)}], stopSignal: 'SIGTERM', onLine })
     setInterval(() => {}, 1000)`
-  const launcher = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const launcher = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const [line] = await once(createInterface({ input: launcher.stdout }), 'line')
   return { launcher, pid: Number(line) }
 }
@@ -50,16 +52,21 @@ it('says so when the program itself is killed', async () => {
 })
 
 it('stops the program when the shell around it is killed', async () => {
-  const child = await node(`console.log(process.ppid); ${IDLE}`, { onLine: (line) => process.kill(Number(line), 'SIGKILL') })
+  const child = await node(`console.log(process.ppid); ${IDLE}`, {
+    onLine: (line) => process.kill(Number(line), 'SIGKILL'),
+  })
   expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' })
   await goneSoon(child.pid)
 })
 
 it('passes the exit code, and the last line before it', async () => {
   const lines: string[] = []
-  const child = await node(`console.log('one'); console.error('two'); process.stdout.write('three'); process.exitCode = 7`, {
-    onLine: (line, stream) => lines.push(`${stream} ${line}`),
-  })
+  const child = await node(
+    `console.log('one'); console.error('two'); process.stdout.write('three'); process.exitCode = 7`,
+    {
+      onLine: (line, stream) => lines.push(`${stream} ${line}`),
+    },
+  )
   expect(await child.exited).toEqual({ code: 7, signal: null })
   expect(lines.toSorted()).toEqual(['stderr two', 'stdout one', 'stdout three'])
 })
@@ -78,7 +85,9 @@ it('stops with the signal asked for, and can be asked again', async () => {
 
 it('kills a program that does not listen', async () => {
   const up: string[] = []
-  const child = await node(`process.on('SIGTERM', () => {}); console.log('up'); ${IDLE}`, { onLine: (line) => up.push(line) })
+  const child = await node(`process.on('SIGTERM', () => {}); console.log('up'); ${IDLE}`, {
+    onLine: (line) => up.push(line),
+  })
   await expect.poll(() => up).toEqual(['up'])
   await child.stop(100)
   expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' })

@@ -23,14 +23,25 @@ const problems = (environment: NodeJS.ProcessEnv) => {
 
 describe('readConfig', () => {
   it('reads what is set, and takes blank for unset', () => {
-    const config = readConfig(Schema, { KEY: ' long enough ', PORT: ' ', URL: 'http://h/', ON: 'true', HOSTS: 'a, b,,' })
+    const config = readConfig(Schema, {
+      KEY: ' long enough ',
+      PORT: ' ',
+      URL: 'http://h/',
+      ON: 'true',
+      HOSTS: 'a, b,,',
+    })
     expect(config).toMatchObject({ PORT: 80, URL: 'http://h', ON: true, HOSTS: ['a', 'b'] })
     expect(config.KEY.reveal()).toBe('long enough')
   })
 
   it('names everything that is wrong at once, and repeats no value', () => {
     const message = problems({ PORT: '80x', KEY: 'short', URL: 'ftp://h', ON: 'yes' })
-    for (const part of ['PORT must be a whole number from 1 to 65535', 'KEY must be at least 8', 'URL must be an http', 'ON must be true or false']) {
+    for (const part of [
+      'PORT must be a whole number from 1 to 65535',
+      'KEY must be at least 8',
+      'URL must be an http',
+      'ON must be true or false',
+    ]) {
       expect(message).toContain(part)
     }
     expect(message).not.toContain('short')
@@ -43,7 +54,13 @@ describe('readConfig', () => {
 describe('Secret', () => {
   it('shows itself to nobody who does not ask', () => {
     const secret = new Secret('hunter2')
-    for (const text of [String(secret), `${secret}`, JSON.stringify({ secret }), inspect(secret), inspect({ deep: [secret] })]) {
+    for (const text of [
+      String(secret),
+      `${secret}`,
+      JSON.stringify({ secret }),
+      inspect(secret),
+      inspect({ deep: [secret] }),
+    ]) {
       expect(text).toContain('[redacted]')
       expect(text).not.toContain('hunter2')
     }

@@ -18,7 +18,9 @@ const log = createLog('test', 'error')
 const migrations = {
   '0001_leases': {
     up: (db: Kysely<unknown>) =>
-      sql`create table leases (name text primary key, holder text, expires_at timestamptz, epoch bigint)`.execute(db).then(() => {}),
+      sql`create table leases (name text primary key, holder text, expires_at timestamptz, epoch bigint)`
+        .execute(db)
+        .then(() => {}),
   },
 }
 
@@ -49,7 +51,9 @@ describe('migrateToLatest', () => {
         },
       },
     }
-    await expect(migrateToLatest(one.db, failing, log)).rejects.toThrow(new StartupError('migration 0002_half failed: division by zero'))
+    await expect(migrateToLatest(one.db, failing, log)).rejects.toThrow(
+      new StartupError('migration 0002_half failed: division by zero'),
+    )
     await expect(sql`select 1 from half`.execute(one.db)).rejects.toThrow('does not exist')
   })
 })
@@ -75,7 +79,9 @@ describe('lease', () => {
   })
 
   it('of twenty who ask at once, one gets it', async () => {
-    const asked = await Promise.all(Array.from({ length: 20 }, (_, i) => acquireLease(i % 2 ? one.db : two.db, 'race', `h${i}`, 60)))
+    const asked = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => acquireLease(i % 2 ? one.db : two.db, 'race', `h${i}`, 60)),
+    )
     expect(asked.filter((lease) => lease !== undefined)).toHaveLength(1)
   })
 })
@@ -145,7 +151,10 @@ describe('parseConnection', () => {
   it('reads URLs and the older form, and quotes neither in its complaint', () => {
     const parts = { host: 'db', port: 6543, database: 'shop', username: 'ann', password: "p'@;x" }
     expect(parseConnection("postgres://ann:p'%40%3Bx@db:6543/shop")).toEqual(parts)
-    expect(parseConnection('Host=db;Port=6543;Database=shop;Username=ann;Password=a=b$')).toEqual({ ...parts, password: 'a=b$' })
+    expect(parseConnection('Host=db;Port=6543;Database=shop;Username=ann;Password=a=b$')).toEqual({
+      ...parts,
+      password: 'a=b$',
+    })
     expect(() => parseConnection('sesame open')).toThrow(/^POSTGRES_CONNECTION is not understood: (?!.*sesame)/)
   })
 })

@@ -40,7 +40,9 @@ export function parseConnection(text: string): {
   const database = parts.get('database')
   const username = parts.get('username') ?? parts.get('user id')
   if (!host || !database || !username) {
-    throw new StartupError('POSTGRES_CONNECTION is not understood: expected postgres://user:password@host:port/database')
+    throw new StartupError(
+      'POSTGRES_CONNECTION is not understood: expected postgres://user:password@host:port/database',
+    )
   }
   return { host, port: Number(parts.get('port') ?? 5432), database, username, password: parts.get('password') ?? '' }
 }
@@ -48,7 +50,13 @@ export function parseConnection(text: string): {
 /** Opens a pool. Connects on first use; `bigint` and `numeric` arrive as text. A jsonb array has to be given as JSON text. */
 export function openDatabase<DB>(connection: string, options: { poolSize?: number; name: string }): Database<DB> {
   const { username, ...target } = parseConnection(connection)
-  const client = { ...target, user: username, application_name: options.name, connectionTimeoutMillis: 5000, keepAlive: true }
+  const client = {
+    ...target,
+    user: username,
+    application_name: options.name,
+    connectionTimeoutMillis: 5000,
+    keepAlive: true,
+  }
   const pool = new pg.Pool({ ...client, max: options.poolSize ?? 10 })
   // A connection that breaks is thrown away, and its statements fail; the event itself has nothing to add, and an error
   // event that nobody hears would end the process.
@@ -104,10 +112,14 @@ export async function waitForDatabase<DB>(connection: string, { db }: Database<D
       const code = (error as { code?: string }).code
       // Class 28 = wrong credentials, 3D = no such database, 42 = not allowed: waiting mends none of them.
       if (code && /^(28|3D|42)/.test(code)) {
-        throw new StartupError(`${where} refused the connection: ${messageOf(error)}. Check POSTGRES_CONNECTION or run init-db`)
+        throw new StartupError(
+          `${where} refused the connection: ${messageOf(error)}. Check POSTGRES_CONNECTION or run init-db`,
+        )
       }
       if (Date.now() > deadline) {
-        throw new StartupError(`${where} does not answer (${messageOf(error)}). Start Postgres or correct POSTGRES_CONNECTION`)
+        throw new StartupError(
+          `${where} does not answer (${messageOf(error)}). Start Postgres or correct POSTGRES_CONNECTION`,
+        )
       }
       await new Promise((resolve) => setTimeout(resolve, 250))
     }

@@ -7,7 +7,13 @@ export class AppError extends Error {
   readonly code: string
   readonly details: Record<string, unknown> | undefined
 
-  constructor(status: number, code: string, message: string, details?: Record<string, unknown>, options?: ErrorOptions) {
+  constructor(
+    status: number,
+    code: string,
+    message: string,
+    details?: Record<string, unknown>,
+    options?: ErrorOptions,
+  ) {
     super(message, options)
     this.name = new.target.name
     this.status = status

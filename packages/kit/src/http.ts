@@ -114,7 +114,8 @@ export async function listen(
   await new Promise<void>((resolve, reject) => {
     server.once('listening', resolve)
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const why = error.code === 'EADDRINUSE' ? 'is in use; stop what listens there' : `can't be used (${messageOf(error)})`
+      const why =
+        error.code === 'EADDRINUSE' ? 'is in use; stop what listens there' : `can't be used (${messageOf(error)})`
       reject(new StartupError(`port ${port} ${why} or set ${variable}`))
     })
   })

@@ -4,7 +4,12 @@ export type Metrics = {
   registry: Registry
   requestSeconds: Histogram<'method' | 'route' | 'status'>
   counter<L extends string = never>(name: string, help: string, labels?: readonly L[]): Counter<L>
-  gauge<L extends string = never>(name: string, help: string, labels?: readonly L[], collect?: (gauge: Gauge<L>) => Promise<void>): Gauge<L>
+  gauge<L extends string = never>(
+    name: string,
+    help: string,
+    labels?: readonly L[],
+    collect?: (gauge: Gauge<L>) => Promise<void>,
+  ): Gauge<L>
 }
 
 /** The service's registry, with process metrics and request durations by route pattern (never by path: ids are unbounded). */

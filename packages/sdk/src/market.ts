@@ -22,8 +22,18 @@ export type ListedOffer = {
   potentialAction: { recipient: { '@id': string } | null }
 }
 export type ListedProduct = { sku: string; name: string; description?: string; offers: ListedOffer[] }
-export type CatalogItem = { seller: string; productCid: string; linkKeccak: string; publishedAt: number; product: ListedProduct }
-export type CatalogPage = { products: CatalogItem[]; errors: { avatar: string; stage: string; code: string }[]; nextCursor?: string }
+export type CatalogItem = {
+  seller: string
+  productCid: string
+  linkKeccak: string
+  publishedAt: number
+  product: ListedProduct
+}
+export type CatalogPage = {
+  products: CatalogItem[]
+  errors: { avatar: string; stage: string; code: string }[]
+  nextCursor?: string
+}
 
 export type RequestedItem = { seller: string; sku: string; quantity: number; imageUrl?: string }
 export type Validation = { valid: boolean; missing: { slot: string; path: string }[] }
@@ -56,10 +66,14 @@ export class Market {
 
   /** Signs in with a plain key by EIP-191; the token lives 15 minutes. */
   async signIn(wallet: Wallet, chainId: number): Promise<void> {
-    const { challengeId, message } = await this.#call<{ challengeId: string; message: string }>('POST', '/api/auth/challenge', {
-      address: wallet.address,
-      chainId,
-    })
+    const { challengeId, message } = await this.#call<{ challengeId: string; message: string }>(
+      'POST',
+      '/api/auth/challenge',
+      {
+        address: wallet.address,
+        chainId,
+      },
+    )
     const signature = await wallet.signMessage(message)
     const { token } = await this.#call<{ token: string }>('POST', '/api/auth/verify', { challengeId, signature })
     this.#token = token

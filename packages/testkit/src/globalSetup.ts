@@ -11,7 +11,12 @@ import './providedContext.ts'
 export default async function setup(project: TestProject) {
   const folder = await mkdtemp(join(tmpdir(), 'market-tests-'))
   const password = randomBytes(12).toString('hex')
-  const postgres = await startEmbeddedPostgres({ dataDir: join(folder, 'postgres'), port: await freePort(), password, fast: true })
+  const postgres = await startEmbeddedPostgres({
+    dataDir: join(folder, 'postgres'),
+    port: await freePort(),
+    password,
+    fast: true,
+  })
   project.provide('postgresUrl', `postgres://postgres:${password}@127.0.0.1:${postgres.port}`)
   return async () => {
     await postgres.stop()

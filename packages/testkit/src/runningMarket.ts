@@ -14,7 +14,12 @@ export type RunningMarket = Stack & {
 /** The whole market as real processes on free ports, with a data folder of its own. */
 export async function startRunningMarket(options: Partial<StackOptions> = {}): Promise<RunningMarket> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'market-stack-')))
-  const [market, codeDispenser, postgres, devChain] = await Promise.all([freePort(), freePort(), freePort(), freePort()])
+  const [market, codeDispenser, postgres, devChain] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ])
   const log: RunningMarket['log'] = []
   const stack = await startStack({
     dataDir,

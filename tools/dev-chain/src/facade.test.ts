@@ -51,7 +51,11 @@ it('answers a batch in its order', async () => {
   const batch = [call(1, 'eth_chainId'), call(2, 'circles_query', payments), call(3, 'eth_blockNumber')]
   expect(await post(batch)).toMatchObject({
     status: 200,
-    body: [{ id: 1, result: '0x64' }, { id: 2, result: { rows: [] } }, { id: 3, result: '0x3' }],
+    body: [
+      { id: 1, result: '0x64' },
+      { id: 2, result: { rows: [] } },
+      { id: 3, result: '0x3' },
+    ],
   })
   expect(await post([batch[0], batch[2]])).toMatchObject({ body: [{ id: 1 }, { id: 3 }] })
 })

@@ -68,9 +68,7 @@ async function answerRpc(nodeUrl: string, request: IncomingMessage): Promise<Rep
   if (!body) return failure(null, new RpcError(-32600, 'the body is larger than 1 MiB'), 413)
 
   const call = parse(body)
-  return Array.isArray(call) && call.some(isCirclesQuery)
-    ? answerBatch(nodeUrl, call)
-    : answerCall(nodeUrl, call, body)
+  return Array.isArray(call) && call.some(isCirclesQuery) ? answerBatch(nodeUrl, call) : answerCall(nodeUrl, call, body)
 }
 
 /** One after the other, because a batch may hold transactions whose order matters. */

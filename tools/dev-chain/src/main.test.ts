@@ -20,7 +20,12 @@ function start(env: Record<string, string>) {
   return {
     child,
     ended: once(child, 'close') as Promise<[number | null]>,
-    lines: () => output.trim().split('\n').filter(Boolean).map((line) => JSON.parse(line) as { msg: string }),
+    lines: () =>
+      output
+        .trim()
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as { msg: string }),
   }
 }
 

@@ -79,4 +79,3 @@ export function startMiner({ nodeUrl, blockMs = 100, depth = 14, onTrouble }: Mi
     },
   }
 }
-

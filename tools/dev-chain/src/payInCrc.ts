@@ -17,7 +17,13 @@ export async function payInCrc(
     encodeFunctionData({
       abi: hubAbi,
       functionName: 'safeTransferFrom',
-      args: [wallet.address, payment.gateway as Hex, BigInt(devCurrencyAvatar), payment.amount, stringToHex(payment.reference)],
+      args: [
+        wallet.address,
+        payment.gateway as Hex,
+        BigInt(devCurrencyAvatar),
+        payment.amount,
+        stringToHex(payment.reference),
+      ],
     }),
   ]
   let hash: Hex = '0x'

@@ -17,7 +17,9 @@ export async function openEmbeddedIpfs(dir: string): Promise<Ipfs> {
     await mkdir(dir, { recursive: true })
     await write(dir, 'writable', new Uint8Array())
   } catch (error) {
-    throw new StartupError(`IPFS_STORE_DIR ${dir} can't be written (${messageOf(error)}); correct its owner or set another folder`)
+    throw new StartupError(
+      `IPFS_STORE_DIR ${dir} can't be written (${messageOf(error)}); correct its owner or set another folder`,
+    )
   }
   // Many small files in one folder are slow to list; the last characters of a CID are evenly spread.
   const folderOf = (cid: string) => join(dir, cid.slice(-2))

@@ -42,5 +42,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   // The total order of catalog.md 4.5, so that a page is a walk along this index.
   await sql`
     create index ix_catalog_products_newest on catalog_products
-      (chain_id, operator, published_at desc, chunk_depth, index_in_chunk desc, seller_address, link_keccak)`.execute(db)
+      (chain_id, operator, published_at desc, chunk_depth, index_in_chunk desc, seller_address, link_keccak)`.execute(
+    db,
+  )
 }

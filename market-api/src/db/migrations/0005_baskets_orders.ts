@@ -39,7 +39,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       check (paid_at is not null or confirmed_at is null),
       check (paid_at is not null or finalized_at is null)
     )`.execute(db)
-  await sql`create index ix_orders_buyer on orders (buyer_address, chain_id, created_at desc, order_id desc)`.execute(db)
+  await sql`create index ix_orders_buyer on orders (buyer_address, chain_id, created_at desc, order_id desc)`.execute(
+    db,
+  )
   // The orders a poll looks at: some payment was seen and they are not final. Small however many orders there are.
   await sql`
     create index ix_orders_settling on orders (chain_id, payment_seen_at)
