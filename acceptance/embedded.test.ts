@@ -32,7 +32,12 @@ let postgresElsewhere: Record<string, string>
 beforeAll(async () => {
   const { dataDir } = await newPlace()
   await mkdir(dataDir)
-  const server = await startEmbeddedPostgres({ dataDir: join(dataDir, 'server'), port: await freePort(), password: `it's ;&/ours`, fast: true })
+  const server = await startEmbeddedPostgres({
+    dataDir: join(dataDir, 'server'),
+    port: await freePort(),
+    password: `it's ;&/ours`,
+    fast: true,
+  })
   undo.push(() => server.stop())
   postgresElsewhere = {
     POSTGRES_HOST: server.host,

@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url'
 import postgresClient from 'postgres'
 import { startAnvil } from './anvil.ts'
 import { startEmbeddedPostgres } from './embeddedPostgres.ts'
-import { causeOf, DevstackError } from './errors.ts'
+import { DevstackError } from './errors.ts'
 import { lockDataDir } from './lock.ts'
+import { assertNeighboursAnswer, callRpc } from './neighbours.ts'
 import { assertPortFree, freePort } from './ports.ts'
 import { openSecrets, type Secrets } from './secrets.ts'
 import { endedBy, type Service, startService } from './service.ts'
@@ -67,7 +68,6 @@ const PROGRAMS = {
 const POSTGRES_WAIT_SECONDS = '5'
 /** Processes of a start that was killed are told to stop at once; those that don't are killed after 30 s. */
 const ORPHAN_PATIENCE_MS = 35_000
-const PROBE_TIMEOUT_MS = 5_000
 const DEV_CHAIN_ID = 100
 
 type Part = { stop(): Promise<unknown> }
@@ -124,7 +124,11 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         secrets.marketPassword,
         env.DB_MARKET_API || 'circles_market_api',
       ),
-      codedisp: connection(env.DB_CODEDISP_USER || 'codedisp', secrets.codedispPassword, env.DB_CODEDISP || 'circles_codedisp'),
+      codedisp: connection(
+        env.DB_CODEDISP_USER || 'codedisp',
+        secrets.codedispPassword,
+        env.DB_CODEDISP || 'circles_codedisp',
+      ),
     }
     if (!options.chain) await outgrowLedger(rpc, connections.market)
 
@@ -221,7 +225,8 @@ const exists = (path: string) =>
 
 async function assertBuilt() {
   for (const program of Object.values(PROGRAMS)) {
-    if (!(await exists(program))) throw new DevstackError(`the project is not built (${program} is missing); run: npm run build`)
+    if (await exists(program)) continue
+    throw new DevstackError(`the project is not built (${program} is missing); run: npm run build`)
   }
 }
 
@@ -244,56 +249,6 @@ async function assertPortsFree({ ports, postgres, chain, signal, onProgress }: S
     }
   }
 }
-
-/** Asks what the operator named before anything is started: the services would only report it after a long wait. */
-async function assertNeighboursAnswer({ chain, ipfsRpcUrl, env }: StackOptions) {
-  await Promise.all([chain && assertChain(chain, Number(env.CHAIN_ID || DEV_CHAIN_ID)), ipfsRpcUrl && assertKubo(ipfsRpcUrl, env)])
-}
-
-async function assertChain({ rpc, circlesRpc }: NonNullable<StackOptions['chain']>, chainId: number) {
-  const found = Number((await callRpc('RPC', rpc, 'eth_chainId', [])).result)
-  if (found !== chainId) {
-    throw new DevstackError(`RPC ${hostOf(rpc)} is a node of chain ${found}, not of ${chainId}; correct RPC or CHAIN_ID`)
-  }
-  const table = { namespace: 'CrcV2_PaymentGateway', table: 'PaymentReceived', columns: [], filter: [], order: [], limit: 1 }
-  const { error } = await callRpc('CIRCLES_RPC', circlesRpc, 'circles_query', [table])
-  if (error?.code === -32601) {
-    throw new DevstackError(`CIRCLES_RPC ${hostOf(circlesRpc)} knows no circles_query; set CIRCLES_RPC to a Circles RPC host`)
-  }
-}
-
-async function callRpc(variable: string, url: string, method: string, params: unknown[]) {
-  const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })
-  const text = await probe(variable, url, { headers: { 'content-type': 'application/json' }, body })
-  try {
-    return JSON.parse(text) as { result?: unknown; error?: { code?: number } }
-  } catch {
-    throw new DevstackError(`${variable} ${hostOf(url)} does not answer as JSON-RPC does; correct ${variable}`)
-  }
-}
-
-async function assertKubo(url: string, env: NodeJS.ProcessEnv) {
-  const bearer = env.IPFS_RPC_BEARER?.trim()
-  const version = `${url.replace(/\/+$/, '').replace(/\/api\/v0$/, '')}/api/v0/version`
-  await probe('IPFS_RPC_URL', version, bearer ? { headers: { authorization: `Bearer ${bearer}` } } : {})
-}
-
-async function probe(variable: string, url: string, init: RequestInit): Promise<string> {
-  const fail = (why: string) =>
-    new DevstackError(`${variable} ${hostOf(url)} ${why}; start what should be there, correct ${variable}, or unset it`)
-  try {
-    const response = await fetch(url, { ...init, method: 'POST', signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })
-    if (!response.ok) throw fail(`answers ${response.status}`)
-    return await response.text()
-  } catch (error) {
-    if (error instanceof DevstackError) throw error
-    const { name, cause } = error as Error
-    throw fail(name === 'TimeoutError' ? `does not answer within ${PROBE_TIMEOUT_MS / 1000} s` : `does not answer (${causeOf(cause ?? error)})`)
-  }
-}
-
-/** The rest of such a URL may hold a key. */
-const hostOf = (url: string) => new URL(url).host
 
 async function embeddedPostgres({ dataDir, ports, fast, onLine, onProgress }: StackOptions, secrets: Secrets, parts: Parts) {
   const postgres = await startEmbeddedPostgres({
@@ -364,7 +319,8 @@ async function devChain(options: StackOptions, parts: Parts) {
   parts.add(facade)
   onProgress?.(`dev chain is ready on ${url}`)
   const { contracts } = (await (await fetch(url)).json()) as { contracts: { nameRegistry: string } }
-  return { rpc: url, circlesRpc: url, env: { CHAIN_ID: String(DEV_CHAIN_ID), NAME_REGISTRY_ADDRESS: contracts.nameRegistry } }
+  const env = { CHAIN_ID: String(DEV_CHAIN_ID), NAME_REGISTRY_ADDRESS: contracts.nameRegistry }
+  return { rpc: url, circlesRpc: url, env }
 }
 
 /**
@@ -374,9 +330,11 @@ async function devChain(options: StackOptions, parts: Parts) {
 async function outgrowLedger(rpc: string, database: string) {
   const sql = postgresClient(database, { max: 1 })
   try {
-    const [row] = await sql`select max(last_block_number)::int as seen from payments_cursors where chain_id = ${DEV_CHAIN_ID}`
+    const [row] = await sql<{ seen: number | null }[]>`
+      select max(last_block_number)::int as seen from payments_cursors where chain_id = ${DEV_CHAIN_ID}`
     const head = Number((await callRpc('RPC', rpc, 'eth_blockNumber', [])).result)
-    if (row?.seen > head) await callRpc('RPC', rpc, 'anvil_mine', [`0x${(row?.seen - head).toString(16)}`])
+    const missing = (row?.seen ?? 0) - head
+    if (missing > 0) await callRpc('RPC', rpc, 'anvil_mine', [`0x${missing.toString(16)}`])
   } catch (error) {
     // No such table: market-api has not been here yet.
     if ((error as { code?: string }).code !== '42P01') throw error
