@@ -13,7 +13,16 @@ import { startService } from '@market/devstack/service'
 import { createPublicClient, type Hex, http } from 'viem'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { demoSeller, seedDemoSeller } from '../scripts/demoSeller.ts'
-import { buyOne, descendantsOf, expectNothingLeft, listedProducts, type Place, place, start, type Start } from './startCommand.ts'
+import {
+  buyOne,
+  descendantsOf,
+  expectNothingLeft,
+  listedProducts,
+  type Place,
+  place,
+  start,
+  type Start,
+} from './startCommand.ts'
 
 /** What a test has set up, undone last first. */
 const undo: (() => Promise<unknown>)[] = []
@@ -58,7 +67,9 @@ async function startKubo() {
     if (request.method !== 'POST') return response.writeHead(405).end()
     if (pathname === '/api/v0/version') return response.end('{"Version":"0.43.1"}')
     if (pathname === '/api/v0/add') {
-      const form = await new Response(bytes, { headers: { 'content-type': request.headers['content-type']! } }).formData()
+      const form = await new Response(bytes, {
+        headers: { 'content-type': request.headers['content-type']! },
+      }).formData()
       const content = Buffer.from(await (form.get('file') as File).arrayBuffer())
       const cid = cidV0(content)
       blocks.set(cid, content)

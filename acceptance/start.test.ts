@@ -69,7 +69,16 @@ async function stopBy(signal: NodeJS.Signals, started: Start, where: Place) {
 
 const isReady = async ({ marketUrl, ports }: Place) => {
   const urls = [`${marketUrl}/health/ready`, `http://127.0.0.1:${ports.codeDispenser}/health/ready`]
-  return (await Promise.all(urls.map((url) => fetch(url).then(({ ok }) => ok, () => false)))).every(Boolean)
+  return (
+    await Promise.all(
+      urls.map((url) =>
+        fetch(url).then(
+          ({ ok }) => ok,
+          () => false,
+        ),
+      ),
+    )
+  ).every(Boolean)
 }
 
 describe('npm start, from the first time on', () => {
@@ -83,7 +92,14 @@ describe('npm start, from the first time on', () => {
     market = begin(where)
     await market.ready()
     await market.shows('Ctrl-C stops everything')
-    for (const text of [where.marketUrl, where.chainUrl, `127.0.0.1:${where.ports.postgres}`, where.dataDir, demoSeller, 'npm run demo']) {
+    for (const text of [
+      where.marketUrl,
+      where.chainUrl,
+      `127.0.0.1:${where.ports.postgres}`,
+      where.dataDir,
+      demoSeller,
+      'npm run demo',
+    ]) {
       expect(market.stdout()).toContain(text)
     }
     expect(market.stderr()).toEqual([])
@@ -112,14 +128,17 @@ describe('npm start, from the first time on', () => {
       const now = await Promise.all(programs.map((program) => pidOf(market, program)))
       return now.every((pid, i) => pid !== before[i]) && isReady(where)
     })
-    for (const name of ['market-api', 'codedispenser', 'dev-chain']) expect(market.stdout()).toContain(`${name} died (SIGKILL), starting`)
+    for (const name of ['market-api', 'codedispenser', 'dev-chain'])
+      expect(market.stdout()).toContain(`${name} died (SIGKILL), starting`)
     expect(await buyOne(where)).toMatchObject({ ok: true })
   })
 
   it('stops everything at one Ctrl-C', async () => {
     const chain = (await (await fetch(where.chainUrl)).json()) as { head: number }
     await stopBy('SIGINT', market, where)
-    const state = JSON.parse(await readFile(join(where.dataDir, 'chain', 'state.json'), 'utf8')) as { block: { number: string } }
+    const state = JSON.parse(await readFile(join(where.dataDir, 'chain', 'state.json'), 'utf8')) as {
+      block: { number: string }
+    }
     expect(Number(state.block.number)).toBeGreaterThanOrEqual(chain.head)
   })
 
@@ -254,11 +273,17 @@ describe.concurrent('says in one line what is wrong, and leaves nothing behind',
     const below = { ...where, dataDir: join(where.dataDir, 'below') }
     const started = begin(below)
     expect(await started.ended).toMatchObject({ code: 1 })
-    expect(started.stderr()).toEqual([expect.stringMatching(/^circles-market: data folder .*Märkte hier\/below is not writable \(ENOTDIR\); /)])
+    expect(started.stderr()).toEqual([
+      expect.stringMatching(/^circles-market: data folder .*Märkte hier\/below is not writable \(ENOTDIR\); /),
+    ])
   })
 
   it.each([
-    ['secrets.json', '{"postgresPassword":"x"', /secrets\.json is corrupted; restore it, or delete the folder .*Märkte hier to begin anew$/],
+    [
+      'secrets.json',
+      '{"postgresPassword":"x"',
+      /secrets\.json is corrupted; restore it, or delete the folder .*Märkte hier to begin anew$/,
+    ],
     ['chain/state.json', '{"blo', /chain\/state\.json is damaged; delete that file/],
     ['postgres/base/1', '', /data folder .*postgres is not empty and not a complete Postgres .*delete it/],
   ])('a damaged data folder: %s', async (file, text, said) => {
@@ -342,14 +367,15 @@ describe.concurrent('says in one line what is wrong, and leaves nothing behind',
       /^IPFS_RPC_URL 127\.0\.0\.1:\d+ does not answer \(ECONNREFUSED\); start .*correct IPFS_RPC_URL/,
     )
     const gnosis = await startPage('{"jsonrpc":"2.0","id":1,"result":"0x64"}')
-    const chain = async (rpc: string, circlesRpc = rpc) => stackRefusal(await newPlace(), { chain: { rpc, circlesRpc } })
+    const chain = async (rpc: string, circlesRpc = rpc) =>
+      stackRefusal(await newPlace(), { chain: { rpc, circlesRpc } })
     expect(await chain(await startPage('<html>'))).toMatch(/^RPC \S+ does not answer as JSON-RPC does; correct RPC$/)
     expect(await chain(await startPage('{"jsonrpc":"2.0","id":1,"result":"0x1"}'))).toMatch(
       /^RPC \S+ is a node of chain 1, not of 100; correct RPC or CHAIN_ID$/,
     )
-    expect(await chain(gnosis, await startPage('{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}'))).toMatch(
-      /^CIRCLES_RPC \S+ knows no circles_query; set CIRCLES_RPC to a Circles RPC host$/,
-    )
+    expect(
+      await chain(gnosis, await startPage('{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}')),
+    ).toMatch(/^CIRCLES_RPC \S+ knows no circles_query; set CIRCLES_RPC to a Circles RPC host$/)
   })
 
   it('a Node that is too old', async () => {
@@ -366,12 +392,17 @@ describe.concurrent('says in one line what is wrong, and leaves nothing behind',
     const tooOld = {
       code: 1,
       stdout: '',
-      stderr: expect.stringMatching(/^circles-market: Node \S+ is too old: this project needs Node 99 or later\. Install .*\n$/) as string,
+      stderr: expect.stringMatching(
+        /^circles-market: Node \S+ is too old: this project needs Node 99 or later\. Install .*\n$/,
+      ) as string,
     }
     expect(await check('>=99')).toEqual(tooOld)
     expect(await check(`>=${major}.${minor! + 1}`)).toMatchObject({ code: 1 })
-    for (const enough of [`>=${major}.${minor}`, `>=${major! - 1}.99`]) expect(await check(enough)).toEqual({ code: 0, stdout: '', stderr: '' })
-    const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
+    for (const enough of [`>=${major}.${minor}`, `>=${major! - 1}.99`])
+      expect(await check(enough)).toEqual({ code: 0, stdout: '', stderr: '' })
+    const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+      scripts: Record<string, string>
+    }
     for (const name of ['prestart', 'pretest']) expect(scripts[name]).toMatch(/^node scripts\/checkNode\.[cm]js && /)
   })
 

@@ -29,7 +29,12 @@ const UNSET = Object.fromEntries(
 export async function place() {
   // A blank and an umlaut: a home folder may have them.
   const dataDir = join(await mkdtemp(join(tmpdir(), 'market-start-')), 'Märkte hier')
-  const [market, codeDispenser, postgres, devChain] = await Promise.all([freePort(), freePort(), freePort(), freePort()])
+  const [market, codeDispenser, postgres, devChain] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ])
   const ports = { market: market!, codeDispenser: codeDispenser!, postgres: postgres!, devChain: devChain! }
   return { dataDir, ports, marketUrl: `http://127.0.0.1:${market}`, chainUrl: `http://127.0.0.1:${devChain}` }
 }
@@ -62,7 +67,10 @@ const environment = ({ dataDir, ports }: Place, env: Record<string, string>) => 
 
 /** What `npm start` runs, as a process of its own. */
 export function start(where: Place, env: Record<string, string> = {}): Start {
-  const child = spawn(process.execPath, [script('start')], { env: environment(where, env), stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [script('start')], {
+    env: environment(where, env),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let [stdout, stderr] = ['', '']
   child.stdout.on('data', (chunk) => (stdout += String(chunk)))
   child.stderr.on('data', (chunk) => (stderr += String(chunk)))
@@ -73,7 +81,8 @@ export function start(where: Place, env: Record<string, string> = {}): Start {
   })
   const shows = async (text: string) => {
     const found = await until(`npm start shows ${text}`, () => (stdout.includes(text) ? 'shown' : isOver && 'over'), 45)
-    if (found === 'over' && !stdout.includes(text)) throw new Error(`npm start ended before it showed ${text}: ${stderr}`)
+    if (found === 'over' && !stdout.includes(text))
+      throw new Error(`npm start ended before it showed ${text}: ${stderr}`)
   }
   return {
     pid: child.pid!,
@@ -107,7 +116,9 @@ export async function descendantsOf({ pid }: { pid: number }): Promise<Process[]
 
 /** The program itself, not the shells that tether it. */
 export async function pidOf(started: { pid: number }, program: RegExp): Promise<number> {
-  const found = (await descendantsOf(started)).filter(({ command }) => program.test(command) && !command.startsWith('/bin/sh'))
+  const found = (await descendantsOf(started)).filter(
+    ({ command }) => program.test(command) && !command.startsWith('/bin/sh'),
+  )
   // Postgres' own children come after it.
   if (!found[0]) throw new Error(`no process ${program}`)
   return found[0].pid
@@ -164,11 +175,23 @@ export async function stackRefusal(where: Place, options: Partial<StackOptions> 
 
 /** `npm run demo -- --json` */
 export async function buyOne({ marketUrl, chainUrl }: Place, ...more: string[]) {
-  const { stdout } = await run(process.execPath, [script('demo'), '--market', marketUrl, '--rpc', chainUrl, '--json', ...more])
+  const { stdout } = await run(process.execPath, [
+    script('demo'),
+    '--market',
+    marketUrl,
+    '--rpc',
+    chainUrl,
+    '--json',
+    ...more,
+  ])
   return JSON.parse(stdout) as { ok: boolean; buyer: string; orderId: string; codes: string[] }
 }
 
-type Listed = { productCid: string; publishedAt: number; product: { sku: string; offers: { inventoryFeed: string | null }[] } }
+type Listed = {
+  productCid: string
+  publishedAt: number
+  product: { sku: string; offers: { inventoryFeed: string | null }[] }
+}
 
 export async function listedProducts({ marketUrl }: Place): Promise<Listed[]> {
   const response = await fetch(`${marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}`)

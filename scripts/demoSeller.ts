@@ -9,7 +9,13 @@ import {
 import { cidToDigest, profileCidOfDigest } from '@market/contracts/cid'
 import { signLink } from '@market/contracts/link'
 import { appendLink, appendToIndex } from '@market/contracts/namespaceWalk'
-import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi, nameRegistryAbi } from '@market/dev-chain/deployment'
+import {
+  devContracts,
+  devCurrencyAvatar,
+  gatewayAbi,
+  gatewayFactoryAbi,
+  nameRegistryAbi,
+} from '@market/dev-chain/deployment'
 import { seedPool, upsertCodeMapping, type CodesDatabase } from '@market/codedispenser/ops'
 import type { Secret } from '@market/kit/config'
 import { openDatabase } from '@market/kit/db'
@@ -28,7 +34,13 @@ const POOL = 'demo-gift-codes'
 const CODES = 100
 
 const products = [
-  { sku: DEMO_CODE_SKU, name: 'Gift code', description: 'A code worth a coffee at the harbour kiosk', price: 5, category: 'Codes' },
+  {
+    sku: DEMO_CODE_SKU,
+    name: 'Gift code',
+    description: 'A code worth a coffee at the harbour kiosk',
+    price: 5,
+    category: 'Codes',
+  },
   { sku: 'linen-tote', name: 'Linen tote', description: 'Sewn from sail offcuts', price: 18.5, category: 'Goods' },
   { sku: 'heron-print', name: 'Heron linocut', description: 'Hand-pulled, A4, signed', price: 42, category: 'Prints' },
 ]
@@ -38,7 +50,9 @@ export const DEMO_PRODUCTS = products.length
 export type SeedTargets = {
   rpcUrl: string
   connections: { market: string; codedisp: string }
-  ipfs: Pick<Parameters<typeof openIpfs>[0], 'IPFS_RPC_URL' | 'IPFS_STORE_DIR'> & { IPFS_RPC_BEARER?: Secret | undefined }
+  ipfs: Pick<Parameters<typeof openIpfs>[0], 'IPFS_RPC_URL' | 'IPFS_STORE_DIR'> & {
+    IPFS_RPC_BEARER?: Secret | undefined
+  }
 }
 
 /**
@@ -50,7 +64,10 @@ export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets)
   const market = openDatabase<MarketDatabase>(connections.market, { name: 'demo-seller', poolSize: 1 })
   try {
     const key = { chainId: CHAIN_ID, seller: demoSeller, sku: DEMO_CODE_SKU }
-    const list = Array.from({ length: CODES }, (_, i) => `HARBOUR-${String(i + 1).padStart(3, '0')}-${demoKey(`code/${i}`).slice(2, 10).toUpperCase()}`)
+    const list = Array.from(
+      { length: CODES },
+      (_, i) => `HARBOUR-${String(i + 1).padStart(3, '0')}-${demoKey(`code/${i}`).slice(2, 10).toUpperCase()}`,
+    )
     const { added } = await seedPool(codes.db, POOL, list)
     const mapping = await upsertCodeMapping(codes.db, { ...key, poolId: POOL, downloadUrlTemplate: null })
     const route = await upsertRoute(market.db, { ...key, offerType: 'codedispenser' })
@@ -74,7 +91,12 @@ async function publishCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promis
   const digest = await chain.readContract({ ...registry, functionName: 'getMetadataDigest', args: [account.address] })
   const profileCid = profileCidOfDigest(digest)
   // Named on chain is not enough: the store may be another one than last time.
-  const isThere = profileCid && (await store.get(profileCid).then(() => true, () => false))
+  const isThere =
+    profileCid &&
+    (await store.get(profileCid).then(
+      () => true,
+      () => false,
+    ))
   if (isThere) return 'unchanged'
 
   const factory = { address: devContracts.gatewayFactory, abi: gatewayFactoryAbi } as const
@@ -136,7 +158,10 @@ async function publishCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promis
   return 'published'
 }
 
-function productDocument({ sku, name, description, price, category }: (typeof products)[number], payTo: string): Product {
+function productDocument(
+  { sku, name, description, price, category }: (typeof products)[number],
+  payTo: string,
+): Product {
   const potentialAction = {
     '@type': 'PayAction',
     price,

@@ -162,7 +162,9 @@ async function seed(
     const page = await readPage(url)
     if (page?.products.length === DEMO_PRODUCTS) return `${demoSeller} (${page.products.length} products, ${outcome})`
     if (Date.now() > deadline) {
-      throw new DevstackError(`the demo catalog does not show up: ${JSON.stringify(page?.errors ?? 'no answer').slice(0, 200)}`)
+      throw new DevstackError(
+        `the demo catalog does not show up: ${JSON.stringify(page?.errors ?? 'no answer').slice(0, 200)}`,
+      )
     }
     await delay(50)
   }
@@ -170,7 +172,9 @@ async function seed(
 
 /** Undefined while market-api is being started again. */
 async function readPage(url: string) {
-  const answer = await fetch(url).then((response) => response.json()).catch(() => undefined)
+  const answer = await fetch(url)
+    .then((response) => response.json())
+    .catch(() => undefined)
   return answer as { products: unknown[]; errors?: unknown[] } | undefined
 }
 
@@ -184,7 +188,11 @@ function printLine(source: string, line: string) {
   if (verbose || (!ending && notable.test(line))) say(`${source.padEnd(13)} | ${line}`)
 }
 
-function printReady({ marketUrl, codeDispenserUrl, rpcUrl, postgres }: Stack, seller: string | undefined, dataDir: string) {
+function printReady(
+  { marketUrl, codeDispenserUrl, rpcUrl, postgres }: Stack,
+  seller: string | undefined,
+  dataDir: string,
+) {
   say(`
 Circles Market is up after ${seconds()} s
 

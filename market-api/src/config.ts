@@ -4,6 +4,8 @@ import * as z from 'zod'
 /** Every variable market-api reads, with default and unit. `.env.example` lists the same. */
 export const Config = z.object({
   PORT: env.int(1, 65535, 5084),
+  /** Address to listen on; unset = all of them. */
+  HOST: env.text().optional(),
   LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
   POSTGRES_CONNECTION: env.secret('is required: postgres://user:password@host:port/database'),
   POSTGRES_POOL_SIZE: env.int(4, 100, 20),

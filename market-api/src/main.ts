@@ -77,7 +77,7 @@ await runService(log, async (): Promise<Running> => {
       )
       return [...(stopping ? ['stopping'] : []), ...ipfsFault, ...jobs.failing()]
     }
-    const server = await listen(publicApp(ctx, notReady), config.PORT, 'PORT').catch(async (error) => {
+    const server = await listen(publicApp(ctx, notReady), config.PORT, 'PORT', config.HOST).catch(async (error) => {
       await jobs.stop()
       throw error
     })

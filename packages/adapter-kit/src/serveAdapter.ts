@@ -19,6 +19,8 @@ const Config = (defaultPort: number) =>
     POSTGRES_CONNECTION: env.secret('is required: postgres://user:password@host:port/database'),
     CIRCLES_SERVICE_KEY: env.secret('is required: the key shared with market-api'),
     PORT: env.int(1, 65535, defaultPort),
+    /** Address to listen on; unset = all of them. */
+    HOST: env.text().optional(),
     LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     DB_WAIT_SECONDS: env.int(0, 600, 30),
     /** Fault tests only: the process kills itself at this named instant. */
@@ -50,7 +52,7 @@ export async function serveAdapter<DB extends RunsDatabase, Mapping, Result exte
         failpoint: failpointOf(config.FAILPOINT),
         stopping: () => stopping,
       })
-      const server = await listen(app, config.PORT, 'PORT')
+      const server = await listen(app, config.PORT, 'PORT', config.HOST)
       log.info({ port: config.PORT }, 'ready')
       return {
         servers: [server],

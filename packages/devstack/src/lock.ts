@@ -34,7 +34,7 @@ export async function lockDataDir(dir: string): Promise<DataDirLock> {
   } catch (error) {
     if (error instanceof DevstackError) throw error
     throw new DevstackError(
-      `data folder ${dir} is not writable (${causeOf(error)}); make it writable or choose another data folder`,
+      `data folder ${dir} is not writable (${causeOf(error)}); make it writable or set MARKET_DATA_DIR to another`,
       { cause: error },
     )
   }
@@ -46,7 +46,9 @@ export async function lockDataDir(dir: string): Promise<DataDirLock> {
 }
 
 const alreadyRunning = (dir: string, pid: number) =>
-  new DevstackError(`the market is already running in ${dir} (pid ${pid}); stop it or choose another data folder`)
+  new DevstackError(
+    `the market is already running in ${dir} (pid ${pid}); stop it or set MARKET_DATA_DIR to another folder`,
+  )
 
 /** False when the file exists. */
 async function createFile(path: string, text: string): Promise<boolean> {

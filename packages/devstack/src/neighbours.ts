@@ -21,12 +21,23 @@ export async function assertNeighboursAnswer({ chain, ipfsRpcUrl, env }: Neighbo
 async function assertChain({ rpc, circlesRpc }: NonNullable<Neighbours['chain']>, chainId: number) {
   const found = Number((await callRpc('RPC', rpc, 'eth_chainId', [])).result)
   if (found !== chainId) {
-    throw new DevstackError(`RPC ${hostOf(rpc)} is a node of chain ${found}, not of ${chainId}; correct RPC or CHAIN_ID`)
+    throw new DevstackError(
+      `RPC ${hostOf(rpc)} is a node of chain ${found}, not of ${chainId}; correct RPC or CHAIN_ID`,
+    )
   }
-  const query = { namespace: 'CrcV2_PaymentGateway', table: 'PaymentReceived', columns: [], filter: [], order: [], limit: 1 }
+  const query = {
+    namespace: 'CrcV2_PaymentGateway',
+    table: 'PaymentReceived',
+    columns: [],
+    filter: [],
+    order: [],
+    limit: 1,
+  }
   const { error } = await callRpc('CIRCLES_RPC', circlesRpc, 'circles_query', [query])
   if (error?.code === -32601) {
-    throw new DevstackError(`CIRCLES_RPC ${hostOf(circlesRpc)} knows no circles_query; set CIRCLES_RPC to a Circles RPC host`)
+    throw new DevstackError(
+      `CIRCLES_RPC ${hostOf(circlesRpc)} knows no circles_query; set CIRCLES_RPC to a Circles RPC host`,
+    )
   }
 }
 

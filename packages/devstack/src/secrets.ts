@@ -33,7 +33,9 @@ export async function openSecrets(dataDir: string): Promise<Secrets> {
     await writeFile(`${path}.new`, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
     await rename(`${path}.new`, path)
   } catch (error) {
-    throw new DevstackError(`${path} can't be written (${causeOf(error)}); make room or correct the owner of its folder`)
+    throw new DevstackError(
+      `${path} can't be written (${causeOf(error)}); make room or correct the owner of its folder`,
+    )
   }
   return secrets
 }
@@ -55,7 +57,9 @@ export async function readSecrets(dataDir: string): Promise<Secrets | undefined>
 
 function parse(text: string): Secrets | undefined {
   try {
-    const { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey } = JSON.parse(text) as Secrets
+    const { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey } = JSON.parse(
+      text,
+    ) as Secrets
     const secrets = { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey }
     return Object.values(secrets).every((value) => typeof value === 'string' && value !== '') ? secrets : undefined
   } catch {

@@ -140,7 +140,15 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       const service = await startService({
         name,
         script: PROGRAMS[name],
-        env: { ...inherited(env), CIRCLES_SERVICE_KEY: secrets.serviceKey, ...own },
+        env: {
+          ...inherited(env),
+          // Demo keys are known to everybody, and any page may sign in: nobody else's business.
+          HOST: env.HOST || '127.0.0.1',
+          CIRCLES_SERVICE_KEY: secrets.serviceKey,
+          // One key for both ends; a token of its own would be known to only one of them.
+          MARKET_CODE_DISPENSER_TOKEN: '',
+          ...own,
+        },
         readyUrl: `${url}/health/ready`,
         signal,
         onLine: (line) => onLine(name, line),
@@ -250,7 +258,11 @@ async function assertPortsFree({ ports, postgres, chain, signal, onProgress }: S
   }
 }
 
-async function embeddedPostgres({ dataDir, ports, fast, onLine, onProgress }: StackOptions, secrets: Secrets, parts: Parts) {
+async function embeddedPostgres(
+  { dataDir, ports, fast, onLine, onProgress }: StackOptions,
+  secrets: Secrets,
+  parts: Parts,
+) {
   const postgres = await startEmbeddedPostgres({
     dataDir: join(dataDir, 'postgres'),
     port: ports.postgres,

@@ -23,7 +23,8 @@ export function parseConnection(text: string): {
   if (/^postgres(ql)?:\/\//.test(text) && URL.canParse(text)) {
     const url = new URL(text)
     return {
-      host: url.hostname,
+      // An IPv6 address stands in brackets in a URL and nowhere else.
+      host: url.hostname.replace(/^\[|\]$/g, ''),
       port: Number(url.port || 5432),
       database: decodeURIComponent(url.pathname.slice(1)),
       username: decodeURIComponent(url.username),
@@ -94,7 +95,8 @@ async function listen(config: pg.ClientConfig, channel: string, onNotify: () => 
     async stop() {
       stopped = true
       clearTimeout(retry)
-      await current?.end()
+      // Gone already, with Postgres: nothing left to end.
+      await current?.end().catch(() => {})
     },
   }
 }

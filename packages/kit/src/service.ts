@@ -44,9 +44,14 @@ export async function runService(log: Log, start: () => Promise<Running>): Promi
       log.warn({}, 'stopped with work under way; it is taken up again')
       process.exit(0)
     }, SHUTDOWN_MS).unref()
-    await running.quiesce?.()
+    try {
+      await running.quiesce?.()
+    } catch (error) {
+      // Postgres may be gone before us; requests under way are drained all the same.
+      log.warn({ err: error }, 'not quiesced')
+    }
     await Promise.all(running.servers.map((server) => drain(server, DRAIN_MS)))
-    await running.close()
+    await running.close().catch((error: unknown) => log.warn({ err: error }, 'not closed'))
     log.info({}, 'stopped')
     process.exit(0)
   }
