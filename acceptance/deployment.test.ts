@@ -151,7 +151,7 @@ describe('docker-compose.yml', () => {
 
   it.each([
     // Its Kubo is its own: no folder, no bearer. A container listens on all its addresses. Faults are injected by tests only.
-    ['market-api', market, ['IPFS_RPC_BEARER', 'IPFS_STORE_DIR', 'HOST', 'FAILPOINT']],
+    ['market-api', market, ['HOST', 'IPFS_RPC_BEARER', 'IPFS_STORE_DIR', 'FAILPOINT']],
     ['market-adapter-codedispenser', adapter, ['HOST', 'FAILPOINT']],
     ['init-db', initDb, []],
   ])('lets every variable of %s be set', (name, variables, without) => {
