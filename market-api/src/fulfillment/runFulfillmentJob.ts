@@ -14,8 +14,8 @@ type Job = Selectable<MarketDatabase['fulfillment_jobs']>
  * A worker's hold on its job, renewed while the adapter works, so that a dead worker's job waits seconds and not for the
  * longest call. Two workers on one job, should one be that slow, do no harm: the idempotency key is the same.
  */
-const LOCK_SECONDS = 6
-const RENEW_MS = 2000
+const LOCK_SECONDS = 4
+const RENEW_MS = 1300
 
 /**
  * Claims one due job, asks its adapter to deliver, and commits the outcome with what the buyer may see. False when none is due.

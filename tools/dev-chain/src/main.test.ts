@@ -56,6 +56,6 @@ it.concurrent('says in one line why it cannot start', async () => {
   expect(await refusal({})).toMatch(/NODE_URL/)
   expect(await refusal({ NODE_URL: chain.url, DEV_CHAIN_DEPTH: 'deep' })).toMatch(/DEV_CHAIN_DEPTH.*not deep/)
   expect(await refusal({ NODE_URL: chain.url, PORT: `${port}` })).toBe(`port ${port} is in use; free it or set PORT`)
-  expect(await refusal({ NODE_URL: `http://127.0.0.1:${await freePort()}` })).toMatch(/does not answer after 10 s/)
+  expect(await refusal({ NODE_URL: `http://127.0.0.1:${await freePort()}` })).toMatch(/does not answer after 3 s/)
   taken.close()
 })

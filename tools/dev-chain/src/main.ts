@@ -5,7 +5,7 @@ import { startFacade } from './facade.ts'
 import { startMiner } from './mining.ts'
 import { askNode, NodeDownError } from './node.ts'
 
-const NODE_WAIT_MS = 10_000
+const NODE_WAIT_MS = 3_000
 
 try {
   await main()
