@@ -47,8 +47,6 @@ export const Config = z.object({
   FINALIZE_CONFIRMATIONS: env.int(0, 10_000, 12),
   /** Seconds a replica that polls or indexes may be silent before another takes over. */
   LEASE_SECONDS: env.int(2, 3600, 30),
-  /** How long an order waits for its payment. */
-  PAYMENT_WINDOW_MINUTES: env.int(1, 100_000, 30),
 
   /** Shared with the adapters. */
   CIRCLES_SERVICE_KEY: env.secret('is required: the key shared with the adapters'),

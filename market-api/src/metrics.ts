@@ -2,8 +2,11 @@ import { createMetrics } from '@market/kit/metrics'
 import { sql } from 'kysely'
 import type { Kysely } from 'kysely'
 import type { MarketDatabase } from './db/types.ts'
+import type { JobStatus } from './fulfillment/outcome.ts'
 
 export type MarketMetrics = ReturnType<typeof createMarketMetrics>
+
+const OPEN: JobStatus[] = ['pending', 'running', 'partial', 'rejected', 'failed', 'needs_attention']
 
 /** The families of payments.md 16 and fulfilment.md 14, all present from the start so that alerts see 0, not absence. */
 export function createMarketMetrics(db: Kysely<MarketDatabase>) {
@@ -12,14 +15,13 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
   fulfillments.inc({ outcome: 'succeeded' }, 0)
   fulfillments.inc({ outcome: 'failed' }, 0)
   metrics.gauge('marketplace_fulfillment_jobs', 'Jobs that are not done, by status', ['status'], async (gauge) => {
-    gauge.reset()
     const rows = await db
       .selectFrom('fulfillment_jobs')
       .select(['status', sql<string>`count(*)`.as('n')])
       .where('status', '<>', 'done')
       .groupBy('status')
       .execute()
-    for (const row of rows) gauge.set({ status: row.status }, Number(row.n))
+    for (const status of OPEN) gauge.set({ status }, Number(rows.find((row) => row.status === status)?.n ?? 0))
   })
   return {
     ...metrics,

@@ -90,6 +90,7 @@ describe('the process', () => {
     ]) {
       expect(text).toMatch(new RegExp(`^marketplace_${name}(\\{.*\\})? 0$`, 'm'))
     }
+    expect(text).toMatch(/^marketplace_fulfillment_jobs\{status="needs_attention",.*\} 0$/m)
   })
 
   it('the replica that reads the chain says in readiness that it can not', async () => {

@@ -137,7 +137,7 @@ describe('composeOrder', () => {
     ['nobody to pay', 'no_pay_to', [item({ potentialAction: payTo(null) })], 0],
     ['somebody on another chain', 'no_pay_to', [item({ potentialAction: payTo(GATEWAY, 1) })], 0],
     ['payments:W1 two gateways', 'mixed_pay_to', [item(), item({ potentialAction: payTo(SELLER) })], 1],
-    ['market-api:A-074 a price below nothing', 'invalid_offer', [item({ price: -5 })], 0],
+    ['market-api:A-074 a price below nothing', 'invalid_offer', [item({ price: 19 }), item({ price: -5 })], 1],
     ['nothing to pay', 'invalid_offer', [item({ price: 0 })], 0],
     ['more than there is', 'invalid_offer', [item({ price: 1e15 }, 2)], 0],
   ])('refuses %s', (_, code, items, line) => {

@@ -2,27 +2,19 @@ import { orderId as makeOrderId, paymentReference as makeReference } from '@mark
 import { inTransaction } from '@market/kit/db'
 import { InvalidError } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
-import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
 import { findOrderOfBasket, insertOrder } from '../orders/store.ts'
 import { type Basket, linesOf, validateBasketRules } from './basket.ts'
 import { composeOrder } from './composeOrder.ts'
-import { BasketVersionConflictError, InvalidBasketError, UnsellableLineError } from './errors.ts'
+import { BasketVersionConflictError, InvalidBasketError } from './errors.ts'
 import { resolveLines } from './resolveLines.ts'
 import { freezeBasket, readStoredBasket, type StoredBasket } from './store.ts'
 
 /** The basket by this moment's prices and stock, with everything that would stop a checkout found out. */
 export async function prepareCheckout(ctx: MarketContext, stored: StoredBasket): Promise<Basket> {
-  const items = await resolveLines(ctx, stored.basket, linesOf(stored.basket))
+  const items = await resolveLines(ctx, stored.basket, linesOf(stored.basket), 'checkout')
   const basket = { ...stored.basket, items }
   const validation = validateBasketRules(basket)
   if (!validation.valid) throw new InvalidBasketError(validation)
-  const routes = await findRoutes(ctx, basket.chainId, linesOf(basket))
-  for (const [i, line] of linesOf(basket).entries()) {
-    // What can't be delivered must not be paid for (W-08).
-    if (!routes.get(routeKey(line.seller, line.sku))?.fulfillmentUrl) {
-      throw new UnsellableLineError('not_fulfillable', `Nothing is set up to deliver ${line.sku}`, i)
-    }
-  }
   return basket
 }
 

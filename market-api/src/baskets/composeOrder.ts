@@ -40,8 +40,9 @@ export function composeOrder(basket: Basket, buyer: string, orderId: string, pay
     if (payTo.address !== gateway) {
       throw new UnsellableLineError('mixed_pay_to', 'All lines of an order must be paid to one address', i)
     }
-    priceWei += weiFromJsonNumber(price) * BigInt(item.orderQuantity)
-    if (priceWei <= 0n || priceWei > MAX_PRICE_WEI) {
+    const lineWei = weiFromJsonNumber(price) * BigInt(item.orderQuantity)
+    priceWei += lineWei
+    if (lineWei <= 0n || priceWei > MAX_PRICE_WEI) {
       throw new UnsellableLineError('invalid_offer', 'The total is out of range', i)
     }
   }

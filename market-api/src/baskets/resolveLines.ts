@@ -19,6 +19,7 @@ export async function resolveLines(
   ctx: MarketContext,
   scope: { operator: string | null; chainId: number },
   lines: RequestedLine[],
+  purpose: 'basket' | 'checkout' = 'basket',
 ): Promise<BasketItem[]> {
   if (lines.length === 0) return []
   const products = await findProducts(ctx, scope, lines)
@@ -36,6 +37,10 @@ export async function resolveLines(
       throw new UnsellableLineError('no_offer', `Product ${line.sku} for seller=${line.seller} has no offers`, i)
     const route = routes.get(key)
     if (!route) throw new UnsellableLineError('not_configured', `Product not configured for ${where}`, i)
+    // What can't be delivered must not be paid for (W-08).
+    if (purpose === 'checkout' && !route.fulfillmentUrl) {
+      throw new UnsellableLineError('not_fulfillable', `Nothing is set up to deliver ${line.sku}`, i)
+    }
     if (route.inventoryUrl && !stock.has(key)) {
       stock.set(
         key,

@@ -8,7 +8,6 @@ const Schema = z.object({
   PORT: env.int(1, 65535, 80),
   KEY: env.secret('is required: a key', 8),
   URL: env.url().optional(),
-  ON: env.flag(false),
   HOSTS: env.list().optional(),
 })
 const problems = (environment: NodeJS.ProcessEnv) => {
@@ -30,17 +29,16 @@ describe('readConfig', () => {
       ON: 'true',
       HOSTS: 'a, b,,',
     })
-    expect(config).toMatchObject({ PORT: 80, URL: 'http://h', ON: true, HOSTS: ['a', 'b'] })
+    expect(config).toMatchObject({ PORT: 80, URL: 'http://h', HOSTS: ['a', 'b'] })
     expect(config.KEY.reveal()).toBe('long enough')
   })
 
   it('names everything that is wrong at once, and repeats no value', () => {
-    const message = problems({ PORT: '80x', KEY: 'short', URL: 'ftp://h', ON: 'yes' })
+    const message = problems({ PORT: '80x', KEY: 'short', URL: 'ftp://h' })
     for (const part of [
       'PORT must be a whole number from 1 to 65535',
       'KEY must be at least 8',
       'URL must be an http',
-      'ON must be true or false',
     ]) {
       expect(message).toContain(part)
     }

@@ -45,11 +45,6 @@ export const env = {
       .transform(Number)
       .refine((n) => n >= min && n <= max, `must be a whole number from ${min} to ${max}`)
       .default(fallback),
-  flag: (fallback: boolean) =>
-    z
-      .enum(['true', 'false'], { error: 'must be true or false' })
-      .transform((text) => text === 'true')
-      .default(fallback),
   list: () =>
     z.string().transform((text) =>
       text
