@@ -21,6 +21,9 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
       .where('status', '<>', 'done')
       .groupBy('status')
       .execute()
+      .catch(() => undefined)
+    // Without the database the last numbers stay; the other metrics are what the person on call needs then.
+    if (!rows) return
     for (const status of OPEN) gauge.set({ status }, Number(rows.find((row) => row.status === status)?.n ?? 0))
   })
   return {
