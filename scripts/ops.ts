@@ -12,10 +12,14 @@ class UsageError extends Error {}
 
 type Global = { json?: boolean }
 
+// `npm run ops -- … | head` has read enough.
+process.stdout.on('error', () => process.exit())
+
 const ops = new Command('npm run ops --')
   .description('What an operator can do. Every command may be repeated; it says created, updated or unchanged.')
   .option('--json', 'print one JSON object instead of lines')
   .exitOverride()
+  .showHelpAfterError('Run with --help for usage.')
   .configureHelp({ showGlobalOptions: true })
   .addHelpText(
     'after',
