@@ -16,3 +16,9 @@ it.each(['127.0.0.1', '0.0.0.0', undefined])(
     server.close()
   },
 )
+
+it('gives each of many callers a port of their own, none of them one that the kernel gives to connections', async () => {
+  const ports = await Promise.all(Array.from({ length: 50 }, freePort))
+  expect(new Set(ports).size).toBe(50)
+  expect(Math.max(...ports)).toBeLessThan(32_768)
+})

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type Chain, freePort, startChain } from '../test/chain.ts'
+import { freePort } from '@market/devstack/ports'
+import { type Chain, startChain } from '../test/chain.ts'
 import { deployDevContracts, devContracts, devCurrencyAvatar } from './deployment.ts'
 import { type Facade, startFacade } from './facade.ts'
 

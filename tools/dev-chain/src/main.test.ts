@@ -4,7 +4,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type Chain, eventually, freePort, startChain } from '../test/chain.ts'
+import { freePort } from '@market/devstack/ports'
+import { type Chain, eventually, startChain } from '../test/chain.ts'
 
 let chain: Chain
 beforeAll(async () => (chain = await startChain()))

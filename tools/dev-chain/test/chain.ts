@@ -1,9 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
+import { freePort } from '@market/devstack/ports'
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   type Address,
@@ -115,13 +114,4 @@ export async function eventually(holds: () => Promise<boolean>): Promise<void> {
     if (Date.now() > deadline) throw new Error('not within 10 s')
     await delay(20)
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
