@@ -1,6 +1,11 @@
 import { createServer } from 'node:net'
 import { causeOf, DevstackError } from './errors.ts'
 
+/** One that the kernel picks, for whoever listens on it at once. */
+export function momentaryPort(): Promise<number> {
+  return listenOnce(0, '127.0.0.1')
+}
+
 const FIRST = 20_000
 const SLOTS = 40
 const SLOT_SIZE = 300

@@ -8,7 +8,7 @@ import { startEmbeddedPostgres } from './embeddedPostgres.ts'
 import { DevstackError } from './errors.ts'
 import { lockDataDir } from './lock.ts'
 import { assertNeighboursAnswer, callRpc } from './neighbours.ts'
-import { assertPortFree, freePort } from './ports.ts'
+import { assertPortFree, momentaryPort } from './ports.ts'
 import { openSecrets, type Secrets } from './secrets.ts'
 import { endedBy, type Service, startService } from './service.ts'
 import { type Exit, spawnTethered } from './tether.ts'
@@ -310,7 +310,7 @@ async function initDb({ env, signal, onLine }: StackOptions, secrets: Secrets, p
 async function devChain(options: StackOptions, parts: Parts) {
   const { dataDir, ports, signal, onLine, onProgress, onGivenUp } = options
   const node = await startAnvil({
-    port: await freePort(),
+    port: await momentaryPort(),
     chainId: DEV_CHAIN_ID,
     statePath: join(dataDir, 'chain', 'state.json'),
     onLine: (line) => onLine?.('anvil', line),

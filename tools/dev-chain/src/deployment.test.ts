@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type Chain, free, startChain } from '../test/chain.ts'
+import { type Chain, free, mined, startChain } from '../test/chain.ts'
 import { deployDevContracts, devContracts, gatewayFactoryAbi, nameRegistryAbi } from './deployment.ts'
 
 let chain: Chain
@@ -22,7 +22,10 @@ it('deploys once, however often it is asked', async () => {
 it('lets a wallet without money publish its profile digest', async () => {
   const wallet = chain.newWallet()
   const digest = `0x${'5a'.repeat(32)}` as const
-  await wallet.writeContract({ ...registry, functionName: 'updateMetadataDigest', args: [digest], ...free })
+  await mined(
+    wallet,
+    wallet.writeContract({ ...registry, functionName: 'updateMetadataDigest', args: [digest], ...free }),
+  )
   const read = (avatar: `0x${string}`) =>
     chain.client.readContract({ ...registry, functionName: 'getMetadataDigest', args: [avatar] })
   expect(await read(wallet.account.address)).toBe(digest)

@@ -59,7 +59,7 @@ export async function startChain(): Promise<Chain> {
     mined: (hash: Hash) => client.waitForTransactionReceipt({ hash }),
     async openGateway(owner: Wallet): Promise<Address> {
       const factory = { address: devContracts.gatewayFactory, abi: gatewayFactoryAbi } as const
-      await owner.writeContract({ ...factory, functionName: 'createGateway', ...free })
+      await mined(owner, owner.writeContract({ ...factory, functionName: 'createGateway', ...free }))
       return client.readContract({ ...factory, functionName: 'gatewayOf', args: [owner.account.address] })
     },
     async stop() {
@@ -76,24 +76,28 @@ function newWallet(url: string): Wallet {
   return createWalletClient({ account: privateKeyToAccount(generatePrivateKey()), transport: http(url) })
 }
 
+/** A busy node takes a moment from accepting a transaction to its block; what comes next builds on that block. */
+export async function mined(wallet: Wallet, sent: Promise<Hash>): Promise<Hash> {
+  const hash = await sent
+  const client = createPublicClient({ transport: http(wallet.transport.url), pollingInterval: 20 })
+  await client.waitForTransactionReceipt({ hash })
+  return hash
+}
+
 export function faucet(wallet: Wallet, amount: bigint) {
-  return wallet.writeContract({
-    address: devContracts.hub,
-    abi: hubAbi,
-    functionName: 'faucet',
-    args: [devCurrencyAvatar, amount],
-    ...free,
-  })
+  const args = [devCurrencyAvatar, amount] as const
+  return mined(
+    wallet,
+    wallet.writeContract({ address: devContracts.hub, abi: hubAbi, functionName: 'faucet', args, ...free }),
+  )
 }
 
 export function trust(owner: Wallet, gateway: Address, expiry: bigint) {
-  return owner.writeContract({
-    address: gateway,
-    abi: gatewayAbi,
-    functionName: 'setTrust',
-    args: [devCurrencyAvatar, expiry],
-    ...free,
-  })
+  const args = [devCurrencyAvatar, expiry] as const
+  return mined(
+    owner,
+    owner.writeContract({ address: gateway, abi: gatewayAbi, functionName: 'setTrust', args, ...free }),
+  )
 }
 
 export function pay(wallet: Wallet, gateway: Address, amount: bigint, reference: string, nonce?: number) {
