@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { type CodesDatabase, seedPool, upsertCodeMapping } from '@market/codedispenser/ops'
-import { openDatabase } from '@market/kit/db'
+import { type Database, openDatabase } from '@market/kit/db'
 import { messageOf } from '@market/kit/errors'
 import { generateSigningKey, type MarketDatabase, UnknownOfferTypeError, upsertRoute } from '@market/market-api/ops'
 import { Command, CommanderError } from 'commander'
@@ -180,23 +180,16 @@ function urlTemplate(text: string | undefined): string | null {
   return text
 }
 
-async function withCodes<T>(
-  work: (db: ReturnType<typeof openDatabase<CodesDatabase>>['db']) => Promise<T>,
-): Promise<T> {
-  const { db, close } = openDatabase<CodesDatabase>(connection('CODEDISP', 'circles_codedisp'), {
-    name: 'ops',
-    poolSize: 1,
-  })
-  return work(db).finally(close)
+function withCodes<T>(work: (db: Database<CodesDatabase>['db']) => Promise<T>): Promise<T> {
+  return withDatabase(connection('CODEDISP', 'circles_codedisp'), work)
 }
 
-async function withMarket<T>(
-  work: (db: ReturnType<typeof openDatabase<MarketDatabase>>['db']) => Promise<T>,
-): Promise<T> {
-  const { db, close } = openDatabase<MarketDatabase>(connection('MARKET', 'circles_market_api'), {
-    name: 'ops',
-    poolSize: 1,
-  })
+function withMarket<T>(work: (db: Database<MarketDatabase>['db']) => Promise<T>): Promise<T> {
+  return withDatabase(connection('MARKET', 'circles_market_api'), work)
+}
+
+function withDatabase<DB, T>(url: string, work: (db: Database<DB>['db']) => Promise<T>): Promise<T> {
+  const { db, close } = openDatabase<DB>(url, { name: 'ops', poolSize: 1 })
   return work(db).finally(close)
 }
 

@@ -25,8 +25,9 @@ export async function runFulfillmentJob(ctx: MarketContext): Promise<boolean> {
   const job = await claimJob(ctx)
   if (!job) return false
   ctx.failpoint('fulfillment.claimed')
-  const url = await fulfillmentUrl(ctx, job)
-  const call = url === undefined ? undefined : await callAdapter(ctx, job, url)
+  const lines = await linesOf(ctx, job)
+  const url = await fulfillmentUrl(ctx, job, lines)
+  const call = url === undefined ? undefined : await callAdapter(ctx, job, url, await requestBody(ctx, job, lines))
   ctx.failpoint('fulfillment.answered')
   const outcome: JobOutcome = call
     ? outcomeOf(call, job.attempts, 0.8 + Math.random() * 0.4)
@@ -79,8 +80,7 @@ async function claimJob(ctx: MarketContext): Promise<Job | undefined> {
 
 const inSeconds = (seconds: number) => sql<Date>`now() + make_interval(secs => ${seconds})`
 
-async function callAdapter(ctx: MarketContext, job: Job, url: string): Promise<FulfillmentCall> {
-  const body = await requestBody(ctx, job)
+async function callAdapter(ctx: MarketContext, job: Job, url: string, body: object): Promise<FulfillmentCall> {
   const renewing = setInterval(() => {
     ctx.db
       .updateTable('fulfillment_jobs')
@@ -102,8 +102,7 @@ async function callAdapter(ctx: MarketContext, job: Job, url: string): Promise<F
  * Routes are looked up again at execution; the offer type stays what it was when the job was made. A job that had none
  * then takes the one its lines have got since, if that is one for all of them.
  */
-async function fulfillmentUrl(ctx: MarketContext, job: Job): Promise<string | undefined> {
-  const lines = await linesOf(ctx, job)
+async function fulfillmentUrl(ctx: MarketContext, job: Job, lines: Lines): Promise<string | undefined> {
   const chainId = Number(job.chain_id)
   const routes = await findRoutes(
     ctx,
@@ -117,6 +116,8 @@ async function fulfillmentUrl(ctx: MarketContext, job: Job): Promise<string | un
   return new Set(urls).size === 1 ? urls[0] : undefined
 }
 
+type Lines = Awaited<ReturnType<typeof linesOf>>
+
 const linesOf = (ctx: MarketContext, job: Job) =>
   ctx.db
     .selectFrom('order_lines')
@@ -127,13 +128,12 @@ const linesOf = (ctx: MarketContext, job: Job) =>
     .execute()
 
 /** Only this job's lines, and of the buyer only what the offers of these lines ask for (fulfilment.md 7, F1). */
-async function requestBody(ctx: MarketContext, job: Job): Promise<object> {
+async function requestBody(ctx: MarketContext, job: Job, lines: Lines): Promise<object> {
   const { order_json: order } = await ctx.db
     .selectFrom('orders')
     .select('order_json')
     .where('order_id', '=', job.order_id)
     .executeTakeFirstOrThrow()
-  const lines = await linesOf(ctx, job)
   const slots = new Set(lines.flatMap((line) => order.acceptedOffer[line.line_index]?.requiredSlots ?? []))
   const asks = (root: string) => [...slots].some((slot) => slot === root || slot.startsWith(`${root}.`))
   const { givenName, familyName } = order.customer
