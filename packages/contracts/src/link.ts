@@ -58,6 +58,7 @@ export type LinkFaultCode =
   | 'SIGNER'
   | 'CRITICAL_EXTENSION'
   | 'SIGNER_NOT_OWNER'
+  | 'SIGNING_KEY'
 
 export interface LinkFault {
   ok: false
@@ -81,6 +82,9 @@ export interface SignedBy {
 
 export interface VerifiedLink extends ShapedLink, SignedBy {}
 
+/** The lower-case address a digest and a 65-byte signature lead to, if any. */
+export type RecoverSigner = (digest: string, signature: string) => string | undefined
+
 /** A draft that must not become a signed link. */
 export class LinkSigningError extends Error {
   constructor(message: string) {
@@ -92,6 +96,7 @@ export class LinkSigningError extends Error {
 const ADDRESS = /^0x[0-9a-fA-F]{40}$/
 const NONCE = /^0x[0-9a-f]{32}$/
 const FINGERPRINT = /^0x[0-9a-fA-F]+$/
+const FINGERPRINT_OF_KEY = /^0x[0-9a-fA-F]{64}$/
 const EOA_SIGNATURE = /^0x[0-9a-fA-F]{130}$/
 const CURVE_ORDER = secp256k1.Point.Fn.ORDER
 
@@ -136,40 +141,77 @@ export function checkLinkShape(
 }
 
 /**
- * Checks 6 to 8 of catalog.md 2.8 for an account without code. The recovery takes about 1.5 ms, fifty times the
- * other checks together; its verdict holds for ever for this digest and signature (catalog.md 4.7).
+ * Checks 6 to 8 of catalog.md 2.8 for an account without code. The recovery takes about 1.5 ms here, fifty times the
+ * other checks together, so a server hands in a faster one; a good verdict holds for ever for this digest and
+ * signature (catalog.md 4.7).
  */
-export function verifyEoaSignature(link: CustomDataLink, digest: string): SignedBy | LinkFault {
+export function verifyEoaSignature(
+  link: CustomDataLink,
+  digest: string,
+  recover: RecoverSigner = recoverLinkSigner,
+): SignedBy | LinkFault {
   if (!EOA_SIGNATURE.test(link.signature)) return fault('SIG_SHAPE', 'signature is not 65 bytes in 0x hex')
   const { r, s, v } = splitSignature(link.signature)
   if (!inCurveOrder(r) || !inCurveOrder(s)) return fault('SIG_VALUE', 'r or s is outside the curve order')
   if (v !== 27 && v !== 28) return fault('SIG_V', 'v is neither 27 nor 28')
   if (s > CURVE_ORDER / 2n) return fault('HIGH_S', 's is in the upper half of the curve order')
-  const signer = recoverLinkSigner(digest, link.signature)
+  const signer = recover(digest, link.signature)
   if (signer !== link.signerAddress.toLowerCase()) return fault('SIGNER', 'signature is not of signerAddress')
   return { ok: true, signer }
 }
 
-/** Checks 9 and 10 of catalog.md 2.8, for a link whose signature is good; `owner` is the namespace's avatar. */
-export function checkSignedLink(link: CustomDataLink, owner: string): LinkFault | undefined {
+/** Who may sign product links in a namespace (catalog.md 2.8 check 10, market-api.md W-37). */
+export interface LinkAuthority {
+  /** The namespace's avatar. */
+  owner: string
+  /** `signingKeys` of the owner's profile, unchecked; the owner listed them there by a write on chain. */
+  signingKeys?: JsonValue
+  /** W33, an operator's choice: an owner that lists keys is held to them, its own key included. */
+  holdToSigningKeys?: boolean
+}
+
+/** Checks 9 and 10 of catalog.md 2.8, for a link whose signature is good. */
+export function checkSignedLink(link: CustomDataLink, authority: LinkAuthority): LinkFault | undefined {
   if (link.criticalExtensions?.length) return fault('CRITICAL_EXTENSION', 'no extension is implemented')
-  // W1, W2: a copied product link would otherwise move the product to whoever copied it.
-  if (link.name.startsWith('product/') && link.signerAddress.toLowerCase() !== owner.toLowerCase()) {
-    return fault('SIGNER_NOT_OWNER', 'a product link counts only in the namespace of its signer')
+  if (!link.name.startsWith('product/')) return undefined
+  const { owner, signingKeys, holdToSigningKeys = false } = authority
+  const signer = link.signerAddress.toLowerCase()
+  const keys = isJsonObject(signingKeys) ? Object.entries(signingKeys) : []
+  const listed = keys.filter(([fingerprint]) => addressOfFingerprint(fingerprint) === signer)
+  const covered = listed.some(([, key]) => keyCovers(key, link.signedAt))
+  if (signer === owner.toLowerCase()) {
+    if (!holdToSigningKeys || keys.length === 0 || covered) return undefined
+    return fault('SIGNING_KEY', 'the owner lists signing keys, and none of them covers this link')
   }
-  return undefined
+  // W1, W2: a copied product link would otherwise move the product to whoever copied it.
+  if (listed.length === 0) {
+    return fault('SIGNER_NOT_OWNER', 'a product link counts only when the owner of the namespace may sign it')
+  }
+  return covered ? undefined : fault('SIGNING_KEY', "the owner's signing key did not cover the time of signing")
+}
+
+/** The account a signing key belongs to: the last 20 bytes of its fingerprint (catalog.md 2.6). */
+function addressOfFingerprint(fingerprint: string): string | undefined {
+  return FINGERPRINT_OF_KEY.test(fingerprint) ? `0x${fingerprint.slice(-40).toLowerCase()}` : undefined
+}
+
+/** catalog.md 1.2: from `validFrom` until `validTo` or `revokedAt`, where absent, null and 0 mean never. */
+function keyCovers(key: JsonValue, at: number): boolean {
+  if (!isJsonObject(key) || !Number.isSafeInteger(key.validFrom)) return false
+  const ends = [key.validTo, key.revokedAt].filter((end) => end !== undefined && end !== null && end !== 0)
+  return (key.validFrom as number) <= at && ends.every((end) => Number.isSafeInteger(end) && at < (end as number))
 }
 
 /** Checks 1 to 10 of catalog.md 2.8 for a link signed by an account without code. */
 export function verifyLink(
   value: unknown,
-  context: { chainId: number; window: LinkWindow; owner: string },
+  context: { chainId: number; window: LinkWindow } & LinkAuthority,
 ): VerifiedLink | LinkFault {
   const shaped = checkLinkShape(value, context)
   if (!shaped.ok) return shaped
   const signed = verifyEoaSignature(shaped.link, shaped.digest)
   if (!signed.ok) return signed
-  return checkSignedLink(shaped.link, context.owner) ?? { ...shaped, signer: signed.signer }
+  return checkSignedLink(shaped.link, context) ?? { ...shaped, signer: signed.signer }
 }
 
 /**

@@ -36,6 +36,9 @@ export interface NamespaceScope {
   avatar: string
   chainId: number
   window: LinkWindow
+  /** `signingKeys` of the owner's profile (market-api.md W-37). */
+  signingKeys?: JsonValue
+  holdToSigningKeys?: boolean
 }
 
 /** The members the total order of catalog.md 4.5 looks at. */
@@ -174,7 +177,7 @@ async function verifyOne(
   if (!shaped.ok) return shaped
   const signed = await checkSignature(shaped.link, shaped.digest)
   if (!signed.ok) return signed
-  return checkSignedLink(shaped.link, scope.avatar) ?? { ...shaped, signer: signed.signer }
+  return checkSignedLink(shaped.link, { ...scope, owner: scope.avatar }) ?? { ...shaped, signer: signed.signer }
 }
 
 /** The total order of catalog.md 4.5, NEW: negative when `a` comes first, that is, is the newer one. */
