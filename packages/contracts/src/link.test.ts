@@ -263,7 +263,7 @@ describe('signing', () => {
       fc.property(fc.constantFrom(...links, ...negative), ({ link }) => {
         const shaped = checkLinkShape(link, { chainId: 100, window })
         const byHand = shaped.ok ? verifyEoaSignature(shaped.link, shaped.digest) : shaped
-        const code = byHand.ok ? (checkSignedLink(link, ownerOf(link))?.code ?? 'ok') : byHand.code
+        const code = byHand.ok ? (checkSignedLink(link, { owner: ownerOf(link) })?.code ?? 'ok') : byHand.code
         expect(code).toBe(verdictOf(link))
       }),
       { numRuns: 60 },
