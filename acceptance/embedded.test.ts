@@ -1,18 +1,16 @@
-import { once } from 'node:events'
 import { access, mkdir, rm } from 'node:fs/promises'
-import { createServer, type IncomingMessage } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { cidV0 } from '@market/contracts/cid'
+import { demoSeller } from '@market/dev-chain/demo'
 import { startAnvil } from '@market/devstack/anvil'
 import { startEmbeddedPostgres } from '@market/devstack/embeddedPostgres'
 import { freePort } from '@market/devstack/ports'
 import { readSecrets } from '@market/devstack/secrets'
 import { startService } from '@market/devstack/service'
+import { startKubo } from '@market/testkit/kubo'
 import { createPublicClient, type Hex, http } from 'viem'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { demoSeller, seedDemoSeller } from '../scripts/demoSeller.ts'
+import { seedDemoSeller } from './demoMarket.ts'
 import {
   buyOne,
   descendantsOf,
@@ -56,41 +54,6 @@ beforeAll(async () => {
   }
 })
 
-/** Of Kubo's RPC what a market needs (stack.md 2): POST only, one JSON line an object added. */
-async function startKubo() {
-  const blocks = new Map<string, Buffer>()
-  const calls: string[] = []
-  const server = createServer(async (request, response) => {
-    const { pathname, searchParams } = new URL(request.url!, 'http://kubo')
-    const bytes = await bodyOf(request)
-    calls.push(pathname)
-    if (request.method !== 'POST') return response.writeHead(405).end()
-    if (pathname === '/api/v0/version') return response.end('{"Version":"0.43.1"}')
-    if (pathname === '/api/v0/add') {
-      const form = await new Response(bytes, {
-        headers: { 'content-type': request.headers['content-type']! },
-      }).formData()
-      const content = Buffer.from(await (form.get('file') as File).arrayBuffer())
-      const cid = cidV0(content)
-      blocks.set(cid, content)
-      return response.end(`${JSON.stringify({ Name: cid, Hash: cid, Size: String(content.length) })}\n`)
-    }
-    if (pathname !== '/api/v0/cat') return response.writeHead(404).end()
-    const found = blocks.get(searchParams.get('arg') ?? '')
-    if (!found) return response.writeHead(500).end('{"Message":"block was not found locally","Code":0,"Type":"error"}')
-    return response.end(found)
-  })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  undo.push(async () => server.close())
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, blocks, calls }
-}
-
-async function bodyOf(request: IncomingMessage) {
-  const chunks: Buffer[] = []
-  for await (const chunk of request) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks)
-}
-
 /** A chain somebody else runs: the node, and the Circles RPC in front of it. */
 async function startChain() {
   const node = await startAnvil({ port: await freePort() })
@@ -122,6 +85,7 @@ const isAbsent = (path: string) => expect(access(path)).rejects.toThrow('ENOENT'
 it('uses the Postgres and the IPFS that are set, and starts none', async () => {
   const where = await newPlace()
   const kubo = await startKubo()
+  undo.push(() => kubo.stop())
   const env = { ...postgresElsewhere, IPFS_RPC_URL: kubo.url }
   const market = start(where, env)
   await market.ready()
@@ -130,8 +94,8 @@ it('uses the Postgres and the IPFS that are set, and starts none', async () => {
   const listed = await listedProducts(where)
   expect(listed).toHaveLength(3)
   // What the seller signed went in there, and what the market shows it has read from there.
-  for (const { productCid } of listed) expect([...kubo.blocks.keys()]).toContain(productCid)
-  expect(kubo.calls.filter((path) => path === '/api/v0/cat').length).toBeGreaterThanOrEqual(5)
+  for (const { productCid } of listed) expect([...kubo.pins]).toContain(productCid)
+  expect(kubo.calls.filter((call) => call.startsWith('cat?')).length).toBeGreaterThanOrEqual(5)
   expect(await buyOne(where)).toMatchObject({ ok: true })
   const commands = await commandsOf(market)
   expect(commands).toContain('anvil')
@@ -149,7 +113,7 @@ it('uses the Postgres and the IPFS that are set, and starts none', async () => {
       market: `postgres://market_api:${marketPassword}@${server}/circles_market_api`,
       codedisp: `postgres://codedisp:${codedispPassword}@${server}/circles_codedisp`,
     },
-    ipfs: { IPFS_RPC_URL: kubo.url, IPFS_STORE_DIR: '' },
+    ipfsRpcUrl: kubo.url,
   })
   expect(again).toBe('seeded')
   expect(kubo.blocks.size).toBeGreaterThanOrEqual(6)

@@ -54,6 +54,7 @@ export interface Product extends Document {
   dateModified?: string | null
 }
 
+/** catalog.md 1.6, inside a product or pinned on its own. */
 export interface ImageObject {
   '@type'?: string
   contentUrl?: string | null
@@ -121,7 +122,8 @@ const CURRENCY = /^[A-Z]{3}$/
 const LOWERCASE_ADDRESS = /^0x[0-9a-f]{40}$/
 const DECIMAL_TEXT = /^\s*[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\s*$/
 const ABSOLUTE_URI = /^[A-Za-z][A-Za-z0-9+.-]*:[^\s]+$/
-const HTTP_URL = /^https?:\/\/[^\s/?#]+[^\s]*$/i
+// One character class after the other must not match the same text: a megabyte with a space at its end would take hours.
+const HTTP_URL = /^https?:\/\/[^\s/?#]\S*$/i
 const CONTENT_URL = /^(ipfs|cid|ar|data|https?):[^\s]+$/i
 const CHAIN_AND_ADDRESS = /^([0-9]{1,15}):(0x[0-9a-fA-F]{40})$/
 const DATE_TIME =
@@ -220,6 +222,12 @@ export function parseOffer(value: unknown): { ok: true; offer: Offer } | Documen
   return wrong ?? { ok: true, offer: value as Offer }
 }
 
+/** An image pinned on its own (catalog.md 5.2), under the rules it has inside a product. */
+export function parseImageObject(value: unknown): { ok: true; image: ImageObject } | DocumentFault {
+  const wrong = envelopeFault(value, 'ImageObject', [SCHEMA_ORG_CONTEXT]) ?? imageObjectFault(value as Members, '$', '')
+  return wrong ?? { ok: true, image: value as ImageObject }
+}
+
 /** Reads a tombstone (catalog.md 1.6). */
 export function parseTombstone(value: unknown): { ok: true; tombstone: Tombstone } | DocumentFault {
   const wrong = envelopeFault(value, 'Tombstone', [MARKET_CONTEXT]) ?? skuFault((value as Members).sku)
@@ -240,14 +248,15 @@ export function payToOf(offer: Offer): PayTo | undefined {
 }
 
 type Members = Partial<JsonObject>
-type Rule = (value: JsonValue, at: string) => DocumentFault | undefined
+/** What is wrong with a value that stands at `at`, if anything. */
+export type Rule = (value: JsonValue, at: string) => DocumentFault | undefined
 
-function fault(at: string, rule: string): DocumentFault {
+export function fault(at: string, rule: string): DocumentFault {
   return { ok: false, at, rule }
 }
 
 /** REF writes absent optional members as null (catalog.md 4.2), so null and absent mean the same. */
-function isAbsent(value: unknown): value is null | undefined {
+export function isAbsent(value: unknown): value is null | undefined {
   return value === undefined || value === null
 }
 
@@ -259,7 +268,7 @@ function plainEnvelopeFault(value: unknown, type: string, context: string): Docu
 }
 
 /** For documents whose contexts may stand in an array among others (catalog.md 5.2, in its order). */
-function envelopeFault(value: unknown, type: string, contexts: string[]): DocumentFault | undefined {
+export function envelopeFault(value: unknown, type: string, contexts: string[]): DocumentFault | undefined {
   if (!isJsonObject(value)) return fault('$', 'root object')
   if (typeof value['@type'] !== 'string') return fault('@type', 'string required')
   const context = value['@context']
@@ -305,9 +314,12 @@ function imagesFault(image: JsonValue | undefined): DocumentFault | undefined {
 
 function imageFault(image: JsonValue, at: string): DocumentFault | undefined {
   if (typeof image === 'string') return absoluteUri(image, at)
-  if (!isJsonObject(image)) return fault(at, 'string or object')
+  return isJsonObject(image) ? imageObjectFault(image, at, `${at}.`) : fault(at, 'string or object')
+}
+
+function imageObjectFault(image: Members, at: string, prefix: string): DocumentFault | undefined {
   if (isAbsent(image.contentUrl) && isAbsent(image.url)) return fault(at, 'contentUrl or url needed')
-  return optionalMembers(image, `${at}.`, {
+  return optionalMembers(image, prefix, {
     '@type': exactly('ImageObject'),
     contentUrl: pattern(CONTENT_URL, 'transport'),
     url: pattern(HTTP_URL, 'http(s) only'),
@@ -407,7 +419,7 @@ function payToOfText(chainAndAddress: JsonValue | undefined): PayTo | undefined 
   return match ? { chainId: Number(match[1]), address: match[2]!.toLowerCase() } : undefined
 }
 
-function firstFault(items: JsonValue[], at: string, rule: Rule): DocumentFault | undefined {
+export function firstFault(items: JsonValue[], at: string, rule: Rule): DocumentFault | undefined {
   for (const [index, item] of items.entries()) {
     const wrong = rule(item, `${at}[${index}]`)
     if (wrong) return wrong
@@ -415,7 +427,12 @@ function firstFault(items: JsonValue[], at: string, rule: Rule): DocumentFault |
   return undefined
 }
 
-function optionalMembers(members: Members, prefix: string, rules: Record<string, Rule>): DocumentFault | undefined {
+/** The first fault among members that may be absent or null; each stands at `prefix` and its name. */
+export function optionalMembers(
+  members: Members,
+  prefix: string,
+  rules: Record<string, Rule>,
+): DocumentFault | undefined {
   for (const [member, rule] of Object.entries(rules)) {
     const value = members[member]
     const wrong = isAbsent(value) ? undefined : rule(value, prefix + member)
@@ -424,7 +441,7 @@ function optionalMembers(members: Members, prefix: string, rules: Record<string,
   return undefined
 }
 
-function requiredText(value: JsonValue | undefined, at: string): DocumentFault | undefined {
+export function requiredText(value: JsonValue | undefined, at: string): DocumentFault | undefined {
   return typeof value === 'string' && value.trim() !== '' ? undefined : fault(at, 'required')
 }
 

@@ -1,15 +1,18 @@
 import { readFileSync } from 'node:fs'
 import { sha256 } from '@noble/hashes/sha2.js'
 import { bytesToHex, utf8ToBytes } from '@noble/hashes/utils.js'
+import { encodeFile } from '@market/testkit/kubo'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   CHUNK_BYTES,
   cidToDigest,
   cidV0,
+  decodeCid,
   digestToCid,
   isCidV0,
   MAX_OBJECT_BYTES,
+  parseCid,
   profileCidOfDigest,
   unixfsBlocks,
 } from './cid.ts'
@@ -90,5 +93,64 @@ describe('CIDs', () => {
   it('puts a second level over more leaves than one node links', () => {
     const blocks = [...unixfsBlocks(new Uint8Array(175 * CHUNK_BYTES))]
     expect(blocks.length).toBe(175 + 2 + 1)
+  })
+})
+
+describe('CIDs that content is read by', () => {
+  const hello = utf8ToBytes('hello world\n')
+  const v0 = cidV0(hello)
+  const v1 = encodeFile(hello, { cidVersion: 1 }).root
+  const raw = encodeFile(hello, { cidVersion: 1, rawLeaves: true }).root
+
+  it('name one block by one text, in whatever version they come', () => {
+    expect(v1).toMatch(/^bafybei/)
+    expect(parseCid(v1)).toEqual(parseCid(v0))
+    expect(parseCid(v0)).toMatchObject({ codec: 'dag-pb', text: v0 })
+    expect(`0x${bytesToHex(parseCid(v1)!.digest)}`).toBe(cidToDigest(v0))
+    // As `ipfs add --cid-version=1` prints it.
+    expect(raw).toBe('bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4')
+    expect(parseCid(raw)).toEqual({ codec: 'raw', digest: sha256(hello), text: raw })
+  })
+
+  it.each(vectors.bad.filter(({ id }) => id !== 'cidv1-base32'))('catalog:24 refuses $id', ({ value }) => {
+    expect(parseCid(value)).toBeUndefined()
+  })
+
+  it('are refused in another base, of another hash or codec, and with bits to spare that are set', () => {
+    const digit = 'abcdefghijklmnopqrstuvwxyz234567'
+    const spare = `${raw.slice(0, -1)}${digit[digit.indexOf(raw.at(-1)!) + 1]}`
+    for (const bad of [
+      spare,
+      raw.toUpperCase(),
+      `B${raw.slice(1)}`,
+      `${raw}a`,
+      raw.slice(0, -1),
+      `${raw}\n`,
+      `z${raw.slice(1)}`,
+    ])
+      expect(parseCid(bad), bad).toBeUndefined()
+    for (const bad of [undefined, null, 1, {}, '']) expect(parseCid(bad)).toBeUndefined()
+
+    const multihash = Uint8Array.of(0x12, 0x20, ...sha256(hello))
+    expect(decodeCid(multihash)).toEqual({ codec: 'dag-pb', digest: sha256(hello), text: expect.stringMatching(/^Qm/) })
+    expect(decodeCid(Uint8Array.of(1, 0x55, ...multihash))).toEqual(parseCid(raw))
+    const wrong = [
+      Uint8Array.of(1, 0x71, ...multihash),
+      Uint8Array.of(2, 0x55, ...multihash),
+      Uint8Array.of(1, 0x55, 0x16, ...multihash.subarray(1)),
+      Uint8Array.of(0x12, 0x21, ...multihash.subarray(2)),
+      multihash.subarray(1),
+      new Uint8Array(),
+    ]
+    for (const bad of wrong) expect(decodeCid(bad)).toBeUndefined()
+  })
+
+  it('read the same from their own text', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), fc.constantFrom(0x55, 0x70), (digest, codec) => {
+        const cid = decodeCid(Uint8Array.of(1, codec, 0x12, 0x20, ...digest))!
+        expect(parseCid(cid.text)).toEqual(cid)
+      }),
+    )
   })
 })

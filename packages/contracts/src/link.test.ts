@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { secp256k1 } from '@noble/curves/secp256k1.js'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { JsonValue } from './canonicalJson.ts'
 import {
   type CustomDataLink,
   type LinkDraft,
@@ -48,8 +49,15 @@ const { link: published } = read('crosscheck.json') as {
     recoveredWithoutNulls: string
   }
 }
-const { keys } = read('keys.json') as { keys: Array<{ label: string; privateKey: string; address: string }> }
-const [sellerA, sellerB] = keys as [(typeof keys)[0], (typeof keys)[0]]
+interface TestKey {
+  label: string
+  privateKey: string
+  publicKey: string
+  address: string
+  fingerprint: string
+}
+const { keys } = read('keys.json') as { keys: TestKey[] }
+const [sellerA, sellerB] = keys as [TestKey, TestKey]
 
 const window = { start: 1_780_000_000, end: 1_780_001_000 }
 const verdictOf = (link: unknown, { chainId = 100, owner = ownerOf(link) } = {}): string => {
@@ -207,6 +215,109 @@ describe('links that must fail', () => {
   it('calls encryption members on a link in clear an ENVELOPE fault', () => {
     expect(verdictOf({ ...signed, encryptionAlgorithm: 'x25519' })).toBe('ENVELOPE')
     expect(verdictOf({ ...signed, encryptionKeyFingerprint: '0xab' })).toBe('ENVELOPE')
+  })
+})
+
+describe('who may sign product links of a namespace', () => {
+  const owner = sellerB.address
+  const signedAt = draft.signedAt
+  /** Signed by seller A, in the namespace of seller B. */
+  const authority = (key: JsonValue, fingerprint = sellerA.fingerprint, holdToSigningKeys = false) => {
+    const fault = checkSignedLink(signed, { owner, signingKeys: { [fingerprint]: key }, holdToSigningKeys })
+    return fault?.code ?? 'ok'
+  }
+  const key = { '@type': 'SigningKey', publicKey: sellerA.publicKey, validFrom: signedAt }
+
+  it('market-api:W-37 refuses a key that the owner does not list', () => {
+    for (const signingKeys of [undefined, null, {}, [], 'all', { [sellerB.fingerprint]: key }]) {
+      expect(checkSignedLink(signed, { owner, signingKeys })?.code).toBe('SIGNER_NOT_OWNER')
+    }
+  })
+
+  it('market-api:W-37 takes a key that the owner lists and that covers the time of signing', () => {
+    expect(authority(key)).toBe('ok')
+    expect(authority(key, sellerA.fingerprint.toUpperCase().replace('0X', '0x'))).toBe('ok')
+    const signingKeys = { [sellerA.fingerprint]: key }
+    expect(verifyLink(signed, { chainId: 100, window, owner, signingKeys })).toMatchObject({
+      ok: true,
+      signer: sellerA.address,
+    })
+  })
+
+  it.each<[string, JsonValue, string]>([
+    ['from this very second', { validFrom: signedAt }, 'ok'],
+    ['from a second later', { validFrom: signedAt + 1 }, 'SIGNING_KEY'],
+    ['until a second later', { validFrom: 0, validTo: signedAt + 1 }, 'ok'],
+    ['until this very second', { validFrom: 0, validTo: signedAt }, 'SIGNING_KEY'],
+    ['revoked a second later', { validFrom: 0, revokedAt: signedAt + 1 }, 'ok'],
+    ['revoked at this very second', { validFrom: 0, revokedAt: signedAt }, 'SIGNING_KEY'],
+    ['revoked before, valid for long', { validFrom: 0, validTo: 2 ** 40, revokedAt: 1 }, 'SIGNING_KEY'],
+    ['with both ends unset, as the reference writes it', { validFrom: 0, validTo: 0, revokedAt: 0 }, 'ok'],
+    ['with both ends null', { validFrom: 0, validTo: null, revokedAt: null }, 'ok'],
+    ['from nowhere', {}, 'SIGNING_KEY'],
+    ['from text', { validFrom: String(signedAt) }, 'SIGNING_KEY'],
+    ['revoked at text', { validFrom: 0, revokedAt: '1' }, 'SIGNING_KEY'],
+    ['that is no object', null, 'SIGNING_KEY'],
+  ])('market-api:W-37 judges a listed key valid %s', (_what, listed, code) => {
+    expect(authority(listed)).toBe(code)
+  })
+
+  it('market-api:W-37 knows a key by its whole fingerprint only', () => {
+    for (const fingerprint of [
+      sellerA.address,
+      `${sellerA.fingerprint}00`,
+      sellerA.publicKey,
+      `${sellerA.fingerprint}\n`,
+    ]) {
+      expect(authority(key, fingerprint)).toBe('SIGNER_NOT_OWNER')
+    }
+  })
+
+  it('market-api:W-37 asks only of product links who signed', () => {
+    const note = signLink({ ...draft, name: 'note/hello' }, sellerA.privateKey)
+    expect(checkSignedLink(note, { owner, holdToSigningKeys: true })).toBeUndefined()
+  })
+
+  /** Signed by its owner, seller A. */
+  const heldTo = (signingKeys: JsonValue, holdToSigningKeys = true) =>
+    checkSignedLink(signed, { owner: sellerA.address, signingKeys, holdToSigningKeys })?.code ?? 'ok'
+
+  it('catalog:65 holds an owner that lists keys to them, when the operator says so', () => {
+    const expired = { [sellerA.fingerprint]: { ...key, validFrom: 1, validTo: signedAt - 1 } }
+    expect(heldTo(expired)).toBe('SIGNING_KEY')
+    expect(heldTo(expired, false)).toBe('ok')
+    expect(heldTo({ [sellerA.fingerprint]: { ...key, revokedAt: signedAt - 1 } })).toBe('SIGNING_KEY')
+    expect(heldTo({ [sellerA.fingerprint]: { ...key, revokedAt: 0 } })).toBe('ok')
+    expect(heldTo({ [sellerA.fingerprint]: key })).toBe('ok')
+  })
+
+  it('catalog:65 refuses the own key of an owner that lists others only', () => {
+    expect(heldTo({ [sellerB.fingerprint]: key })).toBe('SIGNING_KEY')
+    expect(heldTo({ [sellerB.fingerprint]: key }, false)).toBe('ok')
+  })
+
+  it('catalog:65 leaves an owner without listed keys alone', () => {
+    for (const signingKeys of [null, {}, [], 'none']) expect(heldTo(signingKeys)).toBe('ok')
+  })
+
+  it('catalog:65 treats a listed key of somebody else the same, whatever the operator says', () => {
+    expect(authority(key, sellerA.fingerprint, true)).toBe('ok')
+    expect(authority({ ...key, validTo: signedAt }, sellerA.fingerprint, true)).toBe('SIGNING_KEY')
+    expect(authority(key, sellerB.fingerprint, true)).toBe('SIGNER_NOT_OWNER')
+  })
+
+  it('takes the recovery that is handed in, and believes only the signer', () => {
+    const asked: string[][] = []
+    const recover = (answer?: string) => (digest: string, signature: string) => {
+      asked.push([digest, signature])
+      return answer
+    }
+    const digest = linkDigest(signed)
+    expect(verifyEoaSignature(signed, digest, recover(sellerA.address))).toEqual({ ok: true, signer: sellerA.address })
+    expect(asked).toEqual([[digest, signed.signature]])
+    for (const answer of [sellerB.address, undefined]) {
+      expect(verifyEoaSignature(signed, digest, recover(answer))).toMatchObject({ ok: false, code: 'SIGNER' })
+    }
   })
 })
 

@@ -267,8 +267,8 @@ export function addressOfPrivateKey(privateKey: string): string {
   return addressOfPublicKey(secp256k1.getPublicKey(hexToBytes(privateKey.slice(2)), false))
 }
 
-/** From the 65-byte uncompressed form (catalog.md 2.6). */
-function addressOfPublicKey(publicKey: Uint8Array): string {
+/** The lower-case address of a public key in its 65-byte uncompressed form (catalog.md 2.6). */
+export function addressOfPublicKey(publicKey: Uint8Array): string {
   return `0x${bytesToHex(keccak_256(publicKey.subarray(1)).subarray(-20))}`
 }
 

@@ -99,7 +99,9 @@ export type CheckSignature = (
 
 /** `bad` is for ever (verified bytes of no use, too large); `unavailable` may be different next time. */
 export type PayloadRead =
-  { kind: 'bytes'; value: Uint8Array } | { kind: 'unavailable'; reason: string } | { kind: 'bad'; reason: string }
+  | { kind: 'bytes'; value: Uint8Array }
+  | { kind: 'unavailable'; reason: string }
+  | { kind: 'bad'; reason: string; code?: PayloadFaultCode }
 
 export type ReadPayload = (cid: string) => Promise<PayloadRead>
 
@@ -299,7 +301,7 @@ type Finding =
 
 function examinePayload(read: PayloadRead, sku: string): Finding {
   if (read.kind === 'unavailable') return { kind: 'fault', code: 'PAYLOAD_UNAVAILABLE', reason: read.reason }
-  if (read.kind === 'bad') return { kind: 'fault', code: 'PAYLOAD_REFUSED', reason: read.reason }
+  if (read.kind === 'bad') return { kind: 'fault', code: read.code ?? 'PAYLOAD_REFUSED', reason: read.reason }
   let payload: JsonValue
   try {
     payload = parseStrictJsonBytes(read.value)

@@ -45,6 +45,11 @@ export const env = {
       .transform(Number)
       .refine((n) => n >= min && n <= max, `must be a whole number from ${min} to ${max}`)
       .default(fallback),
+  flag: (fallback: boolean) =>
+    z
+      .enum(['true', 'false', '1', '0'], { error: 'must be true or false' })
+      .transform((text) => text === 'true' || text === '1')
+      .default(fallback),
   list: () =>
     z.string().transform((text) =>
       text

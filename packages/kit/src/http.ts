@@ -10,20 +10,13 @@ import { withTimeout } from './timeout.ts'
 
 export type AppEnv = { Variables: { requestId: string; log: Log } }
 
-/** Turns an error into the body this app's clients parse; `error` is always an AppError. */
-export type ErrorBody = (error: AppError, requestId: string) => { body: object; contentType: string }
+/** Turns an error into the body that clients of this path parse; `error` is always an AppError. */
+export type ErrorBody = (error: AppError, requestId: string, path: string) => { body: object; contentType: string }
 
-/** RFC 9457, the default everywhere no existing client expects another shape. */
+/** RFC 9457, the default everywhere no existing client expects another shape. Details become members, `detail` among them. */
 export const problem: ErrorBody = (error, requestId) => ({
   contentType: 'application/problem+json',
-  body: {
-    type: 'about:blank',
-    title: error.message,
-    status: error.status,
-    code: error.code,
-    ...(error.details ? { details: error.details } : {}),
-    requestId,
-  },
+  body: { ...error.details, title: error.message, status: error.status, code: error.code, requestId },
 })
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/
@@ -35,26 +28,39 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
   const app = new Hono<AppEnv>()
 
   app.use(async (c, next) => {
-    const sent = c.req.header('x-request-id')
+    const sent = requestHeader(c, 'x-request-id')
     const requestId = sent && REQUEST_ID.test(sent) ? sent : randomUUID()
     c.set('requestId', requestId)
-    c.set('log', log.child({ requestId }))
-    c.header('X-Request-Id', requestId)
-    c.header('X-Content-Type-Options', 'nosniff')
+    c.set('log', childOnUse(log, { requestId }))
+    earlyHeader(c, 'X-Request-Id', requestId)
+    earlyHeader(c, 'X-Content-Type-Options', 'nosniff')
     const started = performance.now()
     await next()
     const seconds = (performance.now() - started) / 1000
     // The pattern, never the path: a basket's id in the path is the capability to read it.
     const route = matchedRoutes(c).findLast(({ path }) => !path.endsWith('*'))?.path ?? 'unmatched'
-    metrics.requestSeconds.observe({ method: c.req.method, route, status: c.res.status }, seconds)
-    if (!QUIET.has(route)) {
-      c.var.log.info({ method: c.req.method, route, status: c.res.status, ms: Math.round(seconds * 1000) }, 'request')
-    }
+    const { method } = c.req
+    const { status } = c.res
+    durationOf(method, route, status).observe(seconds)
+    if (!QUIET.has(route)) log.info({ requestId, method, route, status, ms: Math.round(seconds * 1000) }, 'request')
   })
 
+  // Looking a series up by its labels costs more than counting in it; there are as many as routes and statuses.
+  const durations = new Map<string, { observe(seconds: number): void }>()
+  const durationOf = (method: string, route: string, status: number) => {
+    const key = `${method} ${route} ${status}`
+    const known = durations.get(key)
+    if (known) return known
+    const series = metrics.requestSeconds.labels({ method, route, status })
+    durations.set(key, series)
+    return series
+  }
+
   const render = (c: Context<AppEnv>, error: AppError) => {
-    const { body, contentType } = errorBody(error, c.var.requestId)
+    const { body, contentType } = errorBody(error, c.var.requestId, c.req.path)
     if (error.status === 401) c.header('WWW-Authenticate', 'Bearer')
+    const { retryAfterSeconds } = error.details ?? {}
+    if (typeof retryAfterSeconds === 'number') c.header('Retry-After', String(retryAfterSeconds))
     return c.body(JSON.stringify(body), error.status as 400, { 'Content-Type': contentType })
   }
   app.notFound((c) => render(c, new AppError(404, 'not_found', 'Not found')))
@@ -67,6 +73,40 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
     return render(c, new AppError(500, 'internal_error', 'Internal error'))
   })
   return app
+}
+
+/** The request as Node has it, when there is a server and not only a test's `app.request`. */
+type NodeBindings = {
+  incoming?: { headers: Record<string, string | string[] | undefined> }
+  outgoing?: { setHeader(name: string, value: string): void }
+}
+
+/** One request header. Asking Hono for it has all of them copied first. */
+export function requestHeader(c: Context, name: string): string | undefined {
+  const { incoming } = (c.env ?? {}) as NodeBindings
+  if (!incoming) return c.req.header(name)
+  const value = incoming.headers[name]
+  return Array.isArray(value) ? value.join(', ') : value
+}
+
+/** Sets a header that every answer of this request has. On the response itself, Hono would copy it whole to add one. */
+export function earlyHeader(c: Context, name: string, value: string): void {
+  const { outgoing } = (c.env ?? {}) as NodeBindings
+  if (outgoing) outgoing.setHeader(name, value)
+  else c.header(name, value)
+}
+
+/** A child is made for those requests that say something. */
+function childOnUse(log: Log, fields: object): Log {
+  let child: Log | undefined
+  const own = () => (child ??= log.child(fields))
+  return {
+    debug: (more, message) => own().debug(more, message),
+    info: (more, message) => own().info(more, message),
+    warn: (more, message) => own().warn(more, message),
+    error: (more, message) => own().error(more, message),
+    child: (more) => own().child(more),
+  }
 }
 
 /**
@@ -110,7 +150,13 @@ export async function listen(
   variable: string,
   hostname?: string,
 ): Promise<Server> {
-  const server = serve({ fetch: app.fetch, port, ...(hostname ? { hostname } : {}) }) as Server
+  const server = serve({
+    fetch: app.fetch,
+    port,
+    // A catalog request names up to 500 avatars, 51 bytes each, in its URL; Node stops at 16 KiB of headers by default.
+    serverOptions: { maxHeaderSize: 64 * 1024 },
+    ...(hostname ? { hostname } : {}),
+  }) as Server
   await new Promise<void>((resolve, reject) => {
     server.once('listening', resolve)
     server.once('error', (error: NodeJS.ErrnoException) => {

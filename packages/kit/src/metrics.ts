@@ -10,6 +10,7 @@ export type Metrics = {
     labels?: readonly L[],
     collect?: (gauge: Gauge<L>) => Promise<void>,
   ): Gauge<L>
+  histogram(name: string, help: string, buckets: readonly number[]): Histogram
 }
 
 /** The service's registry, with process metrics and request durations by route pattern (never by path: ids are unbounded). */
@@ -37,5 +38,6 @@ export function createMetrics(service: string): Metrics {
       })
       return gauge
     },
+    histogram: (name, help, buckets) => new Histogram({ name, help, buckets: [...buckets], registers: [registry] }),
   }
 }

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { access, constants, mkdir, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { cidV0, MAX_OBJECT_BYTES } from '@market/contracts/cid'
+import { MAX_OBJECT_BYTES } from '@market/contracts/cid'
 import { messageOf, StartupError } from '@market/kit/errors'
-import { type Ipfs, IpfsUnavailableError, verified } from './ipfs.ts'
+import { type Ipfs, IpfsMismatchError, IpfsUnavailableError } from './ipfs.ts'
+import { verifiedIpfs } from './verifiedIpfs.ts'
 
 /**
  * Content on disk under its CID, one file each. Offline: what isn't here is not available. Several processes may share the
@@ -23,24 +24,51 @@ export async function openEmbeddedIpfs(dir: string): Promise<Ipfs> {
   }
   // Many small files in one folder are slow to list; the last characters of a CID are evenly spread.
   const folderOf = (cid: string) => join(dir, cid.slice(-2))
-  return verified({
+  const fileOf = (cid: string) => join(folderOf(cid), cid)
+
+  return verifiedIpfs({
     kind: 'embedded',
-    check: async () => {},
-    async put(bytes) {
-      if (bytes.length > MAX_OBJECT_BYTES) throw new RangeError(`object exceeds ${MAX_OBJECT_BYTES} bytes`)
-      const cid = cidV0(bytes)
-      await mkdir(folderOf(cid), { recursive: true })
-      await write(folderOf(cid), cid, bytes)
-      return cid
-    },
-    async read(cid) {
-      try {
-        return await readFile(join(folderOf(cid), cid))
-      } catch (error) {
-        throw new IpfsUnavailableError(`${cid} is not in the store`, { cause: error })
-      }
-    },
+    check: () => typed('the store', () => access(dir, constants.W_OK)),
+    put: (cid, bytes) =>
+      typed(cid, async () => {
+        const folder = folderOf(cid)
+        if (!(await holds(fileOf(cid), bytes))) {
+          const isNew = await mkdir(folder, { recursive: true })
+          await write(folder, cid, bytes)
+          if (isNew !== undefined) await sync(dir)
+        }
+        // Also of a file that was there: whoever wrote it may not have come this far yet.
+        await sync(folder)
+      }),
+    readFile: (cid) =>
+      typed(cid, async () => {
+        const bytes = await readSmall(fileOf(cid))
+        if (!bytes) throw new IpfsMismatchError(`the file of ${cid} is larger than any that was stored`)
+        return bytes
+      }),
+    unpin: (cid) => typed(cid, () => rm(fileOf(cid), { force: true })),
   })
+}
+
+/** The same bytes, not just a file of that name: a damaged one is to be replaced. */
+async function holds(path: string, bytes: Uint8Array): Promise<boolean> {
+  try {
+    return (await readSmall(path))?.equals(bytes) ?? false
+  } catch (error) {
+    if (isAbsent(error)) return false
+    throw error
+  }
+}
+
+/** Undefined when it's larger than an object may be. */
+async function readSmall(path: string): Promise<Buffer | undefined> {
+  const file = await open(path, 'r')
+  try {
+    const { size } = await file.stat()
+    return size > MAX_OBJECT_BYTES ? undefined : await file.readFile()
+  } finally {
+    await file.close()
+  }
 }
 
 async function write(folder: string, name: string, bytes: Uint8Array) {
@@ -55,5 +83,29 @@ async function write(folder: string, name: string, bytes: Uint8Array) {
     await file.close().catch(() => {})
     await rm(temporary, { force: true })
     throw error
+  }
+}
+
+/** Puts the names in a folder on the disk. Windows has no such thing: it refuses to open a folder. */
+async function sync(folder: string) {
+  if (process.platform === 'win32') return
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+const isAbsent = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOENT'
+
+/** What goes wrong with the disk, in the port's words: a file that isn't there is missing, all else is not reachable. */
+async function typed<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof IpfsMismatchError) throw error
+    if (isAbsent(error)) throw new IpfsUnavailableError('missing', `${what} is not there`, { cause: error })
+    throw new IpfsUnavailableError('unreachable', `${what} can't be read or written`, { cause: error })
   }
 }
