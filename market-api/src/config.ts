@@ -6,6 +6,8 @@ export const Config = z.object({
   PORT: env.int(1, 65535, 5084),
   /** Address to listen on; unset = all of them. */
   HOST: env.text().optional(),
+  /** Proxies in front that each add to X-Forwarded-For; 0 = the client is whoever connects. */
+  TRUSTED_PROXY_HOPS: env.int(0, 10, 0),
   LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
   POSTGRES_CONNECTION: env.secret('is required: postgres://user:password@host:port/database'),
   POSTGRES_POOL_SIZE: env.int(4, 100, 20),
@@ -28,6 +30,12 @@ export const Config = z.object({
   IPFS_STORE_DIR: env.text().default('./ipfs'),
   IPFS_TIMEOUT_MS: env.int(100, 120_000, 5000),
 
+  /** What a signed-in address may pin in a UTC day. */
+  MARKET_PIN_OBJECTS_PER_DAY: env.int(0, 1_000_000_000, 200),
+  MARKET_PIN_BYTES_PER_DAY: env.int(0, 1_000_000_000_000, 104_857_600),
+  /** What a client address may pin in a UTC day without signing in; 0 = nothing. */
+  MARKET_ANONYMOUS_PIN_BYTES_PER_DAY: env.int(0, 1_000_000_000_000, 33_554_432),
+
   CHAIN_ID: env.int(1, Number.MAX_SAFE_INTEGER, 100),
   RPC: env.url('is required: JSON-RPC of a node of the chain'),
   CIRCLES_RPC: env.url().optional(),
@@ -38,8 +46,13 @@ export const Config = z.object({
     .default('0xa27566fd89162cc3d40cb59c87aaaa49b85f3474'),
   RPC_TIMEOUT_MS: env.int(100, 120_000, 15_000),
 
-  CATALOG_POLL_SECONDS: env.int(1, 3600, 3),
+  /** Seconds between two looks at the name registry; a published change shows that much later at most, plus the reading. */
+  CATALOG_POLL_SECONDS: env.int(1, 3600, 2),
   CATALOG_MAX_AVATARS: env.int(1, 10_000, 500),
+  /** Avatars that are followed only because somebody asked for their catalog; sellers with a service route don't count. */
+  CATALOG_MAX_VISITED_AVATARS: env.int(0, 1_000_000, 10_000),
+  /** true: an avatar that lists signing keys in its profile is held to them, its own key included (catalog.md W33). */
+  CATALOG_HOLD_TO_SIGNING_KEYS: env.flag(false),
 
   POLL_SECONDS: env.int(1, 3600, 5),
   PAGE_SIZE: env.int(1, 1000, 500),
@@ -57,6 +70,8 @@ export const Config = z.object({
   OUTBOUND_AVAILABILITY_TIMEOUT_MS: env.int(50, 60_000, 800),
   OUTBOUND_FULFILLMENT_TIMEOUT_MS: env.int(1000, 600_000, 45_000),
   OUTBOUND_MAX_RESPONSE_BYTES: env.int(1024, 16_777_216, 65_536),
+  /** Redirects followed to look at stock; those of a configured adapter never are. */
+  OUTBOUND_MAX_REDIRECTS: env.int(0, 20, 3),
   FULFILLMENT_WORKERS: env.int(0, 100, 8),
 
   /** Fault tests only: the process kills itself at this named instant. */

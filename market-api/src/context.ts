@@ -2,8 +2,11 @@ import type { Database } from '@market/kit/db'
 import type { Failpoint } from '@market/kit/failpoint'
 import type { Log } from '@market/kit/log'
 import type { Kysely } from 'kysely'
+import type { CatalogIndexer } from './catalog/indexer.ts'
 import type { Ipfs } from './catalog/ipfs/ipfs.ts'
+import type { LinkSignatures } from './catalog/linkSignatures.ts'
 import type { NameRegistry } from './catalog/nameRegistry.ts'
+import type { createPageCache } from './catalog/pageCache.ts'
 import type { Config } from './config.ts'
 import type { MarketDatabase } from './db/types.ts'
 import type { AdapterClient } from './serviceRoutes/adapterClient.ts'
@@ -25,6 +28,9 @@ export type MarketContext = {
   tokens: Tokens
   ipfs: Ipfs
   nameRegistry: NameRegistry
+  signatures: LinkSignatures
+  indexer: CatalogIndexer
+  pages: ReturnType<typeof createPageCache>
   paymentSource: PaymentSource
   adapters: AdapterClient
   /** Names this process among replicas: lease holder, job lock. */

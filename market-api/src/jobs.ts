@@ -1,9 +1,11 @@
 import { type Loop, startLoop } from '@market/kit/loop'
-import { followAvatars } from './catalog/indexAvatar.ts'
+import { PURGE_SECONDS, purgeCatalog } from './catalog/indexer.ts'
+import { CATALOG_CHANNEL } from './catalog/pageCache.ts'
 import type { MarketContext } from './context.ts'
 import { JOBS_CHANNEL } from './fulfillment/insertJobs.ts'
 import { runFulfillmentJob } from './fulfillment/runFulfillmentJob.ts'
 import { pollPayments } from './payments/pollPayments.ts'
+import { purgePinQuotas } from './pinning/store.ts'
 import { purgeChallenges } from './signIn/verifyChallenge.ts'
 
 /** Notifications make workers quick; this poll makes them sure. */
@@ -20,13 +22,15 @@ export async function startJobs(ctx: MarketContext) {
   )
   const loops: Loop[] = [
     every('payments', config.POLL_SECONDS, () => pollPayments(ctx)),
-    every('catalog', config.CATALOG_POLL_SECONDS, () => followAvatars(ctx)),
-    every('purge', 3600, () => purgeChallenges(ctx)),
+    every('catalog', config.CATALOG_POLL_SECONDS, () => ctx.indexer.follow()),
+    every('catalog-purge', PURGE_SECONDS, () => purgeCatalog(ctx)),
+    every('purge', 3600, async () => void (await Promise.all([purgeChallenges(ctx), purgePinQuotas(ctx)]))),
     ...workers,
   ]
   const listening = await ctx.database.listen(JOBS_CHANNEL, () => {
     for (const worker of workers) worker.wake()
   })
+  const catalog = await ctx.database.listen(CATALOG_CHANNEL, () => ctx.pages.clear())
 
   return {
     /** Messages of loops that fail at the moment, for readiness. */
@@ -34,8 +38,9 @@ export async function startJobs(ctx: MarketContext) {
       ...new Set(loops.map((loop) => loop.failing).filter((message): message is string => message !== undefined)),
     ],
     async stop() {
-      await listening.stop()
+      await Promise.all([listening.stop(), catalog.stop()])
       await Promise.all(loops.map((loop) => loop.stop()))
+      await ctx.indexer.stop()
     },
   }
 }

@@ -3,9 +3,12 @@ import type { Kysely } from 'kysely'
 import { openEmbeddedIpfs } from './catalog/ipfs/embedded.ts'
 import type { Ipfs } from './catalog/ipfs/ipfs.ts'
 import { connectKubo } from './catalog/ipfs/kubo.ts'
+import type { LinkSignatures } from './catalog/linkSignatures.ts'
 import type { Config } from './config.ts'
 import type { MarketDatabase } from './db/types.ts'
 
+export { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError } from './catalog/ipfs/ipfs.ts'
+export type { LinkSignatures } from './catalog/linkSignatures.ts'
 export type { MarketDatabase } from './db/types.ts'
 export { generateSigningKey } from './signIn/tokens.ts'
 
@@ -61,4 +64,14 @@ export async function openIpfs(
     bearer: config.IPFS_RPC_BEARER?.reveal(),
     timeoutMs: config.IPFS_TIMEOUT_MS,
   })
+}
+
+/** Who signed a link, as the catalog decides it. Loaded when it is asked for: no other command needs WebAssembly. */
+export async function openLinkSignatures(options: {
+  rpcUrl: string
+  chainId: number
+  timeoutMs: number
+}): Promise<LinkSignatures> {
+  const { connectLinkSignatures } = await import('./catalog/linkSignatures.ts')
+  return connectLinkSignatures(options)
 }

@@ -493,10 +493,7 @@ describe('catalog queries', () => {
   it('a sku nobody can sell is not configured, whatever bytes it has', async () => {
     for (const sku of ['nope', '%00', '%F0%9F%8C%8A', 'a%2Fb', 'x'.repeat(100)]) {
       const response = await fetch(`${replicas[0]!.url}/inventory/inventory/100/${operator}/${sku}`)
-      expect([response.status, await response.json()]).toEqual([
-        404,
-        expect.objectContaining({ error: 'Product not configured' }),
-      ])
+      expect([response.status, await response.text()]).toEqual([404, expect.stringContaining('Product not configured')])
     }
   })
 

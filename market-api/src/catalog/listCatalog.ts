@@ -1,134 +1,316 @@
 import { isAddress } from '@market/contracts/address'
-import { AGGREGATE_CONTEXT, type Offer, payToOf, type Product } from '@market/contracts/catalogDocuments'
+import { AGGREGATE_CONTEXT, type Product } from '@market/contracts/catalogDocuments'
+import { FUTURE_SKEW_SECONDS } from '@market/contracts/link'
+import { compareLinks, type LinkPosition } from '@market/contracts/namespaceWalk'
 import { AppError } from '@market/kit/errors'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
-import { findRoutes, routeKey, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
+import { readStock } from '../serviceRoutes/readStock.ts'
+import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
+import { encodeCursor, type PageStart, type Snapshot } from './cursor.ts'
+import { toLink } from './indexStore.ts'
+import {
+  type AvatarScope,
+  type CatalogError,
+  listLinkFaults,
+  listPayloadFaults,
+  readState,
+  scopeFaults,
+} from './listFaults.ts'
+import { type CatalogItem, countItems, type ItemFilter, listItems } from './listItems.ts'
+import { presentItem } from './presentItem.ts'
+import { payloadReader, type Resolved, resolveLinks } from './resolveLinks.ts'
 
 export type CatalogQuery = {
   operator: string
-  chainId: number
-  /** Lowercase, unique; what is no address becomes an entry in `errors`. */
+  /** Lower case, unique; what is no address becomes an entry in `errors`. */
   avatars: string[]
   /** Unix seconds, both inclusive. */
   window: { start: number; end: number }
   pageSize: number
-  offset: number
+  start: PageStart
+  filter: ItemFilter
+  /** Only what can be had now, by the adapters' word. */
+  inStock: boolean
+  /** Tells normal states and counts of dropped links too. */
+  diagnostics: boolean
+  /** Products exactly as signed, without what the market writes into their offers. */
+  pure: boolean
 }
 
-/** A page of what the avatars sell in the operator's namespace, from the verified index (catalog.md 4.2). */
-export async function listCatalog(ctx: MarketContext, query: CatalogQuery) {
-  const { operator, chainId, avatars, window, pageSize, offset } = query
-  const known = avatars.filter(isAddress)
-  const inScope = ctx.db
-    .selectFrom('catalog_products')
-    .where('chain_id', '=', chainId)
-    .where('operator', '=', operator)
-    .where(sql<boolean>`seller_address = any(${known}::text[])`)
-    .where('published_at', '>=', window.start)
-    .where('published_at', '<=', window.end)
-  const rows = await inScope
-    .selectAll()
-    .orderBy('published_at', 'desc')
-    .orderBy('chunk_depth')
-    .orderBy('index_in_chunk', 'desc')
-    .orderBy('seller_address')
-    .orderBy('link_keccak')
-    .limit(pageSize + 1)
-    .offset(offset)
-    .execute()
-  if (rows.length === 0 && offset > 0) {
-    const { n } = await inScope.select(sql<string>`count(*)`.as('n')).executeTakeFirstOrThrow()
-    if (offset > Number(n)) throw new AppError(416, 'past_the_end', 'The page starts past the end of the catalog')
-  }
+export type CatalogPage = {
+  body: object
+  /** What a client would notice a change of: not the time, not the cursor. */
+  substance: string
+  nextCursor: string | undefined
+  /** The catalog changed since the cursor was given out, too long ago to show it as it was. */
+  snapshotChanged: boolean
+}
 
-  const page = rows.slice(0, pageSize)
+/** A request may wait this long for avatars and payloads nobody has asked for yet (catalog.md 4.7). */
+const DEADLINE_MS = 10_000
+
+/** A page of what the avatars sell in the operator's namespace, from the verified index (catalog.md 4.2). */
+export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Promise<CatalogPage> {
+  const { operator, start, diagnostics } = query
+  const avatars = query.avatars.filter(isAddress)
+  let state = await readState(ctx, operator, avatars)
+  let late: Awaited<ReturnType<typeof ctx.indexer.ensure>> = new Map()
+  if (state.scopes.length < avatars.length) {
+    const known = new Set(state.scopes.map(({ avatar }) => avatar))
+    late = await ctx.indexer.ensure(avatars.filter((avatar) => !known.has(avatar)), DEADLINE_MS)
+    state = await readState(ctx, operator, avatars)
+  }
+  const { scopes } = state
+  const fading = scopes.filter((one) => one.fading).map(({ avatar }) => avatar)
+  if (fading.length > 0) await ctx.indexer.visit(fading)
+
+  const asked = start.kind === 'place' ? start.cursor.snapshot : undefined
+  const kept = asked !== undefined && BigInt(asked.revision) >= BigInt(state.keptFrom) && BigInt(asked.revision) <= BigInt(state.revision)
+  const window = asked ? { start: asked.windowStart, end: asked.windowEnd } : query.window
+  const windowed = kept ? asked.windowed : !showsEverything(scopes, window)
+  const revision = kept ? asked.revision : state.revision
+  const snapshot: Snapshot = { revision, windowStart: window.start, windowEnd: window.end, windowed }
+  const scope = { operator, avatars, revision }
+
+  const resolved = windowed || diagnostics ? await resolveWindow(ctx, scope, scopes, window) : undefined
+  const source = windowed ? fromWindow(resolved!, query.filter) : fromIndex(ctx, query, scope)
+  const { items, more } = await pageOf(ctx, query, source)
+
+  const faulty = { ...scope, avatars: scopes.filter((one) => one.faulty).map(({ avatar }) => avatar) }
+  const errors: CatalogError[] = [
+    ...query.avatars.filter((avatar) => !isAddress(avatar)).map(invalidAddress),
+    ...[...late].map(([avatar, code]) => notThere(avatar, code)),
+    ...scopeFaults(scopes.filter(({ avatar }) => !late.has(avatar)), diagnostics),
+    ...(await listLinkFaults(ctx, faulty)),
+    ...(windowed
+      ? resolved!.states.flatMap(({ avatar, faults }) => faults.map((fault) => ({ avatar, ...fault })))
+      : await listPayloadFaults(ctx, faulty)),
+  ]
   const routes = await findRoutes(
     ctx,
-    chainId,
-    page.map((row) => ({ seller: row.seller_address, sku: row.sku })),
+    ctx.config.CHAIN_ID,
+    items.map(({ avatar, sku }) => ({ seller: avatar, sku })),
   )
+  const products = items.map((item) => presentItem(ctx, item, routes.get(routeKey(item.avatar, item.sku)), query.pure))
+  const skipped = start.kind === 'place' ? start.cursor.start : start.offset
+  const nextCursor = more && encodeCursor({ start: skipped + items.length, snapshot, after: place(more.last) })
+  const behind = scopes.filter((one) => one.behind).map(({ avatar }) => avatar)
+  const told = diagnostics ? explain(resolved!) : undefined
   return {
-    nextStart: rows.length > pageSize ? offset + pageSize : undefined,
     body: {
       '@context': AGGREGATE_CONTEXT,
       '@type': 'AggregatedCatalog',
       operator,
-      chainId,
+      chainId: ctx.config.CHAIN_ID,
       window: { '@type': 'AggregatedCatalogWindow', ...window },
-      avatarsScanned: known,
-      products: page.map((row) => ({
-        '@type': 'AggregatedCatalogItem',
-        seller: row.seller_address,
-        productCid: row.product_cid,
-        publishedAt: Number(row.published_at),
-        linkKeccak: row.link_keccak,
-        indexInChunk: row.index_in_chunk,
-        product: listed(
-          ctx,
-          row.product as unknown as Product,
-          row.seller_address,
-          routes.get(routeKey(row.seller_address, row.sku)),
-        ),
-      })),
-      errors: await listFaults(ctx, query, known),
+      avatarsScanned: avatars,
+      products,
+      errors,
+      freshness: { checkedAt: state.checkedAt?.toISOString() ?? null, block: state.checkedBlock, behind },
+      ...(told ? { diagnostics: told } : {}),
+      ...(nextCursor ? { nextCursor } : {}),
     },
+    substance: JSON.stringify([products, errors, behind, nextCursor !== undefined, told]),
+    nextCursor,
+    snapshotChanged:
+      asked !== undefined && !kept && scopes.some((one) => BigInt(one.changedRevision) > BigInt(asked.revision)),
   }
+}
+
+/** One product of a seller, or undefined. */
+export async function findItem(
+  ctx: MarketContext,
+  { operator, avatar, sku, pure }: { operator: string; avatar: string; sku: string; pure: boolean },
+) {
+  const { scopes } = await readState(ctx, operator, [avatar])
+  if (scopes.length === 0) await ctx.indexer.ensure([avatar], DEADLINE_MS)
+  const row = await ctx.db
+    .selectFrom('catalog_products as p')
+    .innerJoin('catalog_payloads as d', 'd.cid', 'p.product_cid')
+    .select(['p.product_cid', 'p.link_keccak', 'p.published_at', 'p.chunk_depth', 'p.index_in_chunk', 'd.document'])
+    .where('p.chain_id', '=', ctx.config.CHAIN_ID)
+    .where('p.operator', '=', operator)
+    .where('p.seller_address', '=', avatar)
+    .where('p.sku', '=', sku)
+    .where('p.kind', '=', 'product')
+    .where('p.removed_revision', 'is', null)
+    .executeTakeFirst()
+  if (!row) return undefined
+  const item: CatalogItem = {
+    avatar,
+    sku,
+    signedAt: Number(row.published_at),
+    depth: row.chunk_depth!,
+    indexInChunk: row.index_in_chunk!,
+    linkKeccak: row.link_keccak!,
+    productCid: row.product_cid!,
+    product: row.document,
+  }
+  const routes = await findRoutes(ctx, ctx.config.CHAIN_ID, [{ seller: avatar, sku }])
+  return presentItem(ctx, item, routes.get(routeKey(avatar, sku)), pure)
+}
+
+/** Pages of items, from wherever: `offset` counts from the start or, with `after`, from that place. */
+type Source = {
+  list(at: { offset: number; after: LinkPosition | undefined; limit: number }): Promise<CatalogItem[]>
+  count(): Promise<number>
+}
+
+function fromIndex(ctx: MarketContext, query: CatalogQuery, scope: { operator: string; avatars: string[]; revision: string }): Source {
+  const filter = { ...query.filter, routed: query.inStock }
+  return {
+    list: (at) => listItems(ctx, { ...scope, ...at, filter }),
+    count: () => countItems(ctx, { ...scope, filter, offset: 0, after: undefined, limit: 0 }),
+  }
+}
+
+function fromWindow({ states }: Resolved, filter: ItemFilter): Source {
+  const items = states
+    .flatMap(({ kind, winner, sku, avatar }): CatalogItem[] => {
+      if (kind !== 'product' || !winner?.product) return []
+      const { signedAt, depth, indexInChunk, linkKeccak, link, product } = winner
+      return [{ avatar, sku, signedAt, depth, indexInChunk, linkKeccak, productCid: link.cid, product: product as never }]
+    })
+    .filter((item) => matches(item, filter))
+    .toSorted(compareLinks)
+  return {
+    async list({ offset, after, limit }) {
+      const from = after ? items.filter((item) => compareLinks(item, after) > 0) : items
+      return from.slice(offset, offset + limit)
+    },
+    count: async () => items.length,
+  }
+}
+
+/** The same filter as `listItems` has in SQL, for what isn't in the index. */
+function matches({ product, sku }: CatalogItem, filter: ItemFilter): boolean {
+  const { name, brand, category, description, offers } = product as unknown as Product
+  const { price, priceCurrency } = offers[0]!
+  const split = (text: string) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
+  const words = split([name, sku, brand, category, description].filter((part) => part != null).join(' '))
+  return (
+    split(filter.text ?? '').every((wanted) => words.some((word) => word.startsWith(wanted))) &&
+    (filter.category === undefined || category?.toLowerCase() === filter.category.toLowerCase()) &&
+    (filter.minPrice === undefined || price >= Number(filter.minPrice)) &&
+    (filter.maxPrice === undefined || price <= Number(filter.maxPrice)) &&
+    (filter.priceCurrency === undefined || priceCurrency === filter.priceCurrency)
+  )
+}
+
+/** Only what a cursor holds. */
+const place = ({ signedAt, depth, indexInChunk, avatar, linkKeccak }: LinkPosition): LinkPosition => ({
+  signedAt,
+  depth,
+  indexInChunk,
+  avatar,
+  linkKeccak,
+})
+
+/** How many batches a search for what is in stock goes through before it gives what it has. */
+const STOCK_BATCHES = 5
+
+async function pageOf(
+  ctx: MarketContext,
+  { pageSize, start, inStock }: CatalogQuery,
+  source: Source,
+): Promise<{ items: CatalogItem[]; more: { last: LinkPosition } | undefined }> {
+  let after: LinkPosition | undefined = start.kind === 'place' ? start.cursor.after : undefined
+  const offset = start.kind === 'offset' ? start.offset : 0
+  const found = await source.list({ offset, after, limit: pageSize + 1 })
+  if (found.length === 0 && offset > 0 && offset > (await source.count())) {
+    throw new AppError(416, 'past_the_end', 'The page starts past the end of the catalog')
+  }
+  if (!inStock) {
+    const items = found.slice(0, pageSize)
+    return { items, more: found.length > pageSize ? { last: items.at(-1)! } : undefined }
+  }
+
+  const items: CatalogItem[] = []
+  let batch = found
+  for (let i = 0; i < STOCK_BATCHES; i += 1) {
+    const looked = batch.slice(0, pageSize)
+    const keys = looked.map(({ avatar, sku }) => ({ seller: avatar, sku }))
+    const stocks = await readStock(ctx, keys, ctx.config.CHAIN_ID)
+    for (const item of looked) {
+      after = item
+      if (stocks.get(routeKey(item.avatar, item.sku))) items.push(item)
+      if (items.length === pageSize) return { items, more: batch.at(-1) === item ? undefined : { last: item } }
+    }
+    if (batch.length <= pageSize) return { items, more: undefined }
+    batch = await source.list({ offset: 0, after, limit: pageSize + 1 })
+  }
+  return { items, more: after && batch.length > 0 ? { last: after } : undefined }
+}
+
+/** Whether the window cuts nothing off, so that the index of what is listed now is the answer. */
+function showsEverything(scopes: AvatarScope[], { start, end }: { start: number; end: number }): boolean {
+  return scopes.every(
+    ({ oldestSignedAt, newestSignedAt }) =>
+      (oldestSignedAt === null || oldestSignedAt >= start) &&
+      (newestSignedAt === null || newestSignedAt <= end + FUTURE_SKEW_SECONDS),
+  )
 }
 
 /**
- * The product as its seller signed it, with what only the market can say written into its offers, because that is where
- * existing front ends look: the feeds decide whether "Add to basket" is shown at all (clients.md 6).
+ * Works the catalog of a window out from the verified links. It costs what the sellers' number of links costs; asked for by
+ * people who look at the past or for the reason of something, not by shops.
  */
-function listed(ctx: MarketContext, product: Product, seller: string, route: ServiceRoute | undefined) {
-  const feed = (kind: string) =>
-    `${ctx.config.PUBLIC_BASE_URL}/inventory/${kind}/${ctx.config.CHAIN_ID}/${seller}/${encodeURIComponent(product.sku)}`
-  const hasInventory = route?.inventoryUrl !== undefined
-  const hasAvailability = hasInventory || route?.availabilityUrl !== undefined
-  return {
-    ...product,
-    ...(route?.totalInventory == null ? {} : { totalInventory: route.totalInventory }),
-    offers: product.offers.map((offer) => ({
-      ...offer,
-      availabilityFeed: hasAvailability ? feed('availability') : null,
-      inventoryFeed: hasInventory ? feed('inventory') : null,
-      fulfillmentEndpoint: null,
-      potentialAction: payAction(offer),
-    })),
-  }
-}
-
-/** The offer's way to pay, always with its price, recipient null where the seller named none (market-api.md 1.8). */
-export function payAction(offer: Offer) {
-  const payTo = payToOf(offer)
-  return {
-    '@type': 'PayAction',
-    price: offer.price,
-    priceCurrency: offer.priceCurrency,
-    recipient: payTo ? { '@id': `eip155:${payTo.chainId}:${payTo.address}` } : null,
-    instrument: payTo
-      ? { '@type': 'PropertyValue', propertyID: 'eip155', value: `${payTo.chainId}:${payTo.address}`, name: 'pay-to' }
-      : null,
-  }
-}
-
-async function listFaults(ctx: MarketContext, { avatars, operator, chainId }: CatalogQuery, known: string[]) {
-  const invalid = avatars
-    .filter((avatar) => !isAddress(avatar))
-    .map((avatar) => ({ avatar, stage: 'registry', code: 'INVALID_ADDRESS', cid: null, message: 'Not an address' }))
+async function resolveWindow(
+  ctx: MarketContext,
+  { operator, avatars, revision }: { operator: string; avatars: string[]; revision: string },
+  scopes: AvatarScope[],
+  window: { start: number; end: number },
+): Promise<Resolved> {
   const rows = await ctx.db
-    .selectFrom('catalog_avatars as a')
-    .leftJoin('catalog_namespaces as n', (join) =>
-      join.onRef('n.chain_id', '=', 'a.chain_id').onRef('n.avatar', '=', 'a.avatar').on('n.operator', '=', operator),
-    )
-    .select(['a.avatar', 'a.fault', 'n.faults'])
-    .where('a.chain_id', '=', chainId)
-    .where(sql<boolean>`a.avatar = any(${known}::text[])`)
-    .where((is) => is.or([is('a.fault', 'is not', null), is(sql`jsonb_array_length(n.faults)`, '>', 0)]))
-    .orderBy('a.avatar')
+    .selectFrom('catalog_links')
+    .selectAll()
+    .where('chain_id', '=', ctx.config.CHAIN_ID)
+    .where('operator', '=', operator)
+    .where(sql<boolean>`avatar = any(${avatars}::text[])`)
+    .where('added_revision', '<=', revision)
+    .where((is) => is.or([is('removed_revision', 'is', null), is('removed_revision', '>', revision)]))
     .execute()
-  const recorded = rows.flatMap(({ avatar, fault, faults }) =>
-    [...(fault ? [fault] : []), ...(faults ?? [])].map((entry) => ({ avatar, ...entry })),
-  )
-  return [...invalid, ...recorded]
+  const heads = new Map(scopes.map(({ avatar, headSeq }) => [avatar, headSeq]))
+  const links = rows.map((row) => ({ ...toLink(row), avatar: row.avatar, headSeq: heads.get(row.avatar) ?? 0 }))
+  const payloads = payloadReader(ctx, DEADLINE_MS)
+  await payloads.prepare([...new Set(links.flatMap(({ payload_cid, sku }) => (sku !== null && payload_cid) || []))])
+  const resolved = await resolveLinks(links, window, payloads.read)
+  await payloads.keep()
+  return resolved
+}
+
+const invalidAddress = (avatar: string): CatalogError => ({
+  avatar: avatar.slice(0, 64),
+  stage: 'registry',
+  code: 'INVALID_ADDRESS',
+  cid: null,
+  message: 'Not an address',
+})
+
+const REASONS = {
+  DEADLINE: 'Not read within the time of one request; ask again',
+  NOT_FOLLOWED: 'This market follows as many avatars as it can already',
+  CHAIN_UNAVAILABLE: 'The name registry could not be read',
+}
+
+const notThere = (avatar: string, code: keyof typeof REASONS): CatalogError => ({
+  avatar,
+  stage: 'registry',
+  code,
+  cid: null,
+  message: REASONS[code],
+})
+
+/** Links named one by one, at most; all are counted. */
+const MAX_TOLD = 500
+
+function explain({ dropped, states }: Resolved) {
+  const counts: Record<string, number> = {}
+  for (const { code } of dropped) counts[code] = (counts[code] ?? 0) + 1
+  return {
+    dropped: counts,
+    links: dropped.slice(0, MAX_TOLD).map(({ avatar, name, code }) => ({ avatar, name, code })),
+    tombstoned: states.filter(({ kind }) => kind === 'tombstone').map(({ avatar, sku }) => ({ seller: avatar, sku })),
+  }
 }

@@ -3,7 +3,7 @@ import { BaseError, createPublicClient, type Hex, http, parseAbi } from 'viem'
 /** Which profile each avatar names on chain (catalog.md 3.2). */
 export type NameRegistry = {
   /** Metadata digests as `0x` + 64 hex, all zero = no profile, read at one block. */
-  readDigests(avatars: string[]): Promise<Map<string, string>>
+  readDigests(avatars: string[]): Promise<{ block: bigint; digests: Map<string, string> }>
 }
 
 export class NameRegistryError extends Error {}
@@ -17,7 +17,6 @@ export function connectNameRegistry(rpcUrl: string, address: string, timeoutMs: 
   })
   return {
     async readDigests(avatars) {
-      if (avatars.length === 0) return new Map()
       try {
         const blockNumber = await client.getBlockNumber({ cacheTime: 0 })
         const entries = await Promise.all(
@@ -32,7 +31,7 @@ export function connectNameRegistry(rpcUrl: string, address: string, timeoutMs: 
             return [avatar, digest.toLowerCase()] as const
           }),
         )
-        return new Map(entries)
+        return { block: blockNumber, digests: new Map(entries) }
       } catch (error) {
         // viem's messages run over a page and repeat the URL, which may hold a key.
         const reason = error instanceof BaseError ? error.shortMessage : 'no answer'

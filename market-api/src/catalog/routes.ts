@@ -1,74 +1,150 @@
-import { type Context, Hono } from 'hono'
-import { InvalidError } from '@market/kit/errors'
+import { createHash } from 'node:crypto'
 import { normalizeAddress } from '@market/contracts/address'
+import { isSku } from '@market/contracts/catalogDocuments'
+import { InvalidError, NotFoundError } from '@market/kit/errors'
+import { requestHeader } from '@market/kit/http'
+import { type Context, Hono } from 'hono'
 import type { MarketContext } from '../context.ts'
-import { checkAddress, jsonLd } from '../http/body.ts'
-import { listCatalog } from './listCatalog.ts'
+import { checkAddress, JSONLD } from '../http/body.ts'
+import { CursorError, decodeCursor, type PageStart } from './cursor.ts'
+import { type CatalogQuery, findItem, listCatalog } from './listCatalog.ts'
+import type { ItemFilter } from './listItems.ts'
+import type { CachedPage } from './pageCache.ts'
 
 const PAGE_SIZE = { fallback: 20, max: 100 }
+/** A client may keep a page, but has to ask whether it is still the one. */
+const REVALIDATE = 'no-cache'
 
+/** The operator catalog (market-api.md 1.8, catalog.md 4). */
 export const catalogRoutes = (ctx: MarketContext) =>
-  new Hono().get('/:operator/catalog', async (c) => {
-    const query = parseQuery(c, ctx)
-    const { body, nextStart } = await listCatalog(ctx, query)
-    if (nextStart !== undefined) {
-      const cursor = btoa(JSON.stringify({ start: nextStart }))
-      const params = new URLSearchParams({
-        pageSize: String(query.pageSize),
-        cursor,
-        chainId: String(query.chainId),
-        start: String(query.window.start),
-        end: String(query.window.end),
-      })
-      for (const avatar of query.avatars) params.append('avatars', avatar)
-      const path = `/api/operator/${query.operator}/catalog?${params}`
-      c.header('X-Next-Cursor', cursor)
-      c.header('Link', `<${ctx.config.PUBLIC_BASE_URL}${path}>; rel="next"`)
-      return jsonLd(c, { ...body, nextCursor: cursor })
-    }
-    return jsonLd(c, body)
-  })
+  new Hono()
+    .get('/:operator/catalog', async (c) => {
+      const at = c.req.url.indexOf('/api/operator/')
+      return sendPage(c, await ctx.pages.get(c.req.url.slice(at), () => makePage(ctx, parseQuery(c, ctx))))
+    })
+    .get('/:operator/catalog/:seller/:sku', async (c) => {
+      const operator = operatorOf(c)
+      const avatar = checkAddress('/seller', () => normalizeAddress(c.req.param('seller')))
+      const sku = c.req.param('sku').trim().toLowerCase()
+      checkChain(c, ctx)
+      const pure = c.req.query('compat') === '0'
+      const item = isSku(sku) ? await findItem(ctx, { operator, avatar, sku, pure }) : undefined
+      if (!item) throw new NotFoundError('product_not_found', 'Product not found')
+      const text = JSON.stringify(item)
+      return sendPage(c, { body: new TextEncoder().encode(text), etag: etagOf(text), headers: {} })
+    })
+
+async function makePage(ctx: MarketContext, query: CatalogQuery): Promise<CachedPage> {
+  const { body, substance, nextCursor, snapshotChanged } = await listCatalog(ctx, query)
+  const headers: Record<string, string> = {}
+  if (snapshotChanged) headers['X-Snapshot-Changed'] = '1'
+  if (nextCursor !== undefined) {
+    headers['X-Next-Cursor'] = nextCursor
+    headers.Link = `<${ctx.config.PUBLIC_BASE_URL}${linkTo(query, ctx.config.CHAIN_ID, nextCursor)}>; rel="next"`
+  }
+  return { body: new TextEncoder().encode(JSON.stringify(body)), etag: etagOf(substance), headers }
+}
+
+/** Weak: the time of looking and the cursor differ from page to page, what is for sale does not. */
+const etagOf = (substance: string) => `W/"${createHash('sha256').update(substance).digest('base64url').slice(0, 22)}"`
+
+function sendPage(c: Context, { body, etag, headers }: CachedPage) {
+  const asked = requestHeader(c, 'if-none-match')
+  const all = { ...headers, ETag: etag, 'Cache-Control': REVALIDATE }
+  if (asked !== undefined && asked.split(',').some((one) => one.trim() === etag || one.trim() === '*')) {
+    return c.body(null, 304, all)
+  }
+  return c.body(body as Uint8Array<ArrayBuffer>, 200, { ...all, 'Content-Type': JSONLD })
+}
+
+function linkTo({ operator, avatars, window, pageSize, filter, ...query }: CatalogQuery, chainId: number, cursor: string) {
+  const params = new URLSearchParams({ pageSize: String(pageSize), cursor })
+  for (const avatar of avatars) params.append('avatars', avatar)
+  params.set('chainId', String(chainId))
+  params.set('start', String(window.start))
+  params.set('end', String(window.end))
+  for (const [name, value] of [['q', filter.text], ...FILTERS.map((name) => [name, filter[name]] as const)] as const) {
+    if (value !== undefined) params.set(name, value)
+  }
+  if (query.inStock) params.set('inStock', 'true')
+  if (query.diagnostics) params.set('diagnostics', '1')
+  if (query.pure) params.set('compat', '0')
+  return `/api/operator/${operator}/catalog?${params}`
+}
+
+const FILTERS = ['category', 'minPrice', 'maxPrice', 'priceCurrency'] as const
 
 /** The checks of market-api.md 1.8, in their order. */
-function parseQuery(c: Context, ctx: MarketContext) {
-  const avatars = (c.req.queries('avatars') ?? [])
-    .map((text) => text.trim().toLowerCase())
-    .filter((text) => text !== '')
+function parseQuery(c: Context, ctx: MarketContext): CatalogQuery {
+  const given = (c.req.queries('avatars') ?? []).map((text) => text.trim().toLowerCase()).filter((text) => text !== '')
   const max = ctx.config.CATALOG_MAX_AVATARS
-  if (avatars.length === 0) throw invalid('/avatars', 'At least one avatars query parameter is required')
-  if (avatars.length > max) throw invalid('/avatars', `avatars must be <= ${max}`)
+  if (given.length === 0) throw invalid('/avatars', 'At least one avatars query parameter is required')
+  if (given.length > max) throw invalid('/avatars', `avatars must be <= ${max}`)
   const nowSeconds = Math.floor(ctx.now().getTime() / 1000)
-  const start = integer(c, 'start', 0)
+  const from = integer(c, 'start', 0)
   // A window that ends in the future would let a link from the future be asked for (catalog.md 4.5).
   const end = Math.min(nowSeconds, integer(c, 'end', nowSeconds))
-  if (start > end) throw invalid('/start', 'start must be <= end')
-  const offset = cursorStart(c.req.query('cursor')) ?? integer(c, 'offset', 0)
+  if (from > end) throw invalid('/start', 'start must be <= end')
+  const start = pageStart(c)
+  const operator = operatorOf(c)
+  checkChain(c, ctx)
+  return {
+    operator,
+    avatars: [...new Set(given)],
+    window: { start: Math.max(0, from), end },
+    pageSize: Math.min(PAGE_SIZE.max, Math.max(1, integer(c, 'pageSize', PAGE_SIZE.fallback))),
+    start,
+    filter: parseFilter(c),
+    inStock: flag(c, 'inStock'),
+    diagnostics: flag(c, 'diagnostics'),
+    pure: c.req.query('compat') === '0',
+  }
+}
+
+function pageStart(c: Context): PageStart {
+  const cursor = c.req.query('cursor')
+  try {
+    if (cursor !== undefined && cursor !== '') return decodeCursor(cursor)
+  } catch (error) {
+    if (error instanceof CursorError) throw invalid('/cursor', error.message)
+    throw error
+  }
+  const offset = integer(c, 'offset', 0)
   if (offset < 0) throw invalid('/offset', 'offset must be >= 0')
-  const operator = checkAddress('/operator', () => normalizeAddress(c.req.param('operator') ?? ''))
+  return { kind: 'offset', offset }
+}
+
+function parseFilter(c: Context): ItemFilter {
+  const text = c.req.query('q')?.trim() || undefined
+  if (text !== undefined && text.length > 200) throw invalid('/q', 'q must be at most 200 characters')
+  const filter: ItemFilter = { text }
+  for (const name of FILTERS) {
+    const value = c.req.query(name)?.trim() || undefined
+    if (value === undefined) continue
+    if (name === 'category' && value.length > 200) throw invalid('/category', 'category must be at most 200 characters')
+    if (name === 'priceCurrency' && !/^[A-Z]{3}$/.test(value)) throw invalid(`/${name}`, `${name} must be three capitals`)
+    if (/Price$/.test(name) && !/^[0-9]{1,18}(\.[0-9]{1,18})?$/.test(value)) {
+      throw invalid(`/${name}`, `${name} must be a decimal number`)
+    }
+    filter[name] = value
+  }
+  return filter
+}
+
+const operatorOf = (c: Context) => checkAddress('/operator', () => normalizeAddress(c.req.param('operator') ?? ''))
+
+function checkChain(c: Context, ctx: MarketContext): void {
   const chainId = integer(c, 'chainId', ctx.config.CHAIN_ID)
   if (chainId !== ctx.config.CHAIN_ID) throw invalid('/chainId', `chainId must be ${ctx.config.CHAIN_ID}`)
-  const pageSize = Math.min(PAGE_SIZE.max, Math.max(1, integer(c, 'pageSize', PAGE_SIZE.fallback)))
-  return { operator, chainId, avatars: [...new Set(avatars)], window: { start, end }, pageSize, offset }
 }
 
 const invalid = (path: string, message: string) => new InvalidError('invalid_query', message, { path })
+
+const flag = (c: Context, name: string) => ['1', 'true'].includes(c.req.query(name) ?? '')
 
 function integer(c: Context, name: string, fallback: number): number {
   const text = c.req.query(name)
   if (text === undefined || text.trim() === '') return fallback
   if (!/^-?[0-9]{1,15}$/.test(text.trim())) throw invalid(`/${name}`, `${name} must be an integer`)
   return Number(text)
-}
-
-function cursorStart(cursor: string | undefined): number | undefined {
-  if (cursor === undefined || cursor === '') return undefined
-  let start: unknown
-  try {
-    start = (JSON.parse(atob(cursor)) as { start?: unknown }).start
-  } catch {
-    throw invalid('/cursor', 'Invalid cursor')
-  }
-  if (!Number.isSafeInteger(start)) throw invalid('/cursor', 'Invalid cursor')
-  if ((start as number) < 0) throw invalid('/cursor', 'cursor.start must be >= 0')
-  return start as number
 }

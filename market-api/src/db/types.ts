@@ -1,7 +1,7 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
 import type { OrderStatus } from '@market/contracts/statuses'
-import type { JsonObject } from '@market/contracts/canonicalJson'
+import type { JsonObject, JsonValue } from '@market/contracts/canonicalJson'
 import type { Basket } from '../baskets/basket.ts'
 import type { OrderSnapshot } from '../orders/order.ts'
 import type { JobStatus } from '../fulfillment/outcome.ts'
@@ -22,32 +22,98 @@ export type MarketDatabase = {
     expires_at: Date
     used_at: Date | null
   }
+  catalog_state: {
+    chain_id: Int8
+    revision: Generated<Int8>
+    kept_from: Generated<Int8>
+    purge_mark: Generated<Int8>
+    checked_at: Date | null
+    checked_block: Int8 | null
+  }
   catalog_avatars: {
     chain_id: Int8
     avatar: string
+    version: Generated<number>
     registry_digest: string | null
+    registry_block: Int8 | null
     indexed_digest: string | null
     indexed_at: Date | null
     fault: CatalogFault | null
+    signing_keys: JsonObject | null
+    attempts: Generated<number>
+    retry_at: Date | null
+    requested_at: Date | null
   }
   catalog_namespaces: {
     chain_id: Int8
-    operator: string
     avatar: string
-    faults: ColumnType<CatalogFault[], string, string>
-    dropped: ColumnType<{ code: string; name: string }[], string, string>
+    operator: string
+    index_cid: string | null
+    head_seq: Generated<number>
+    complete_seq: Generated<number>
+    fault: CatalogFault | null
+    tail_fault: CatalogFault | null
+    oldest_signed_at: Int8 | null
+    newest_signed_at: Int8 | null
+    recheck_at: Date | null
+    faulty: Generated<boolean>
+    changed_revision: Int8
+  }
+  catalog_chunks: {
+    chain_id: Int8
+    avatar: string
+    operator: string
+    chunk_seq: number
+    chunk_cid: string
+  }
+  catalog_links: {
+    chain_id: Int8
+    avatar: string
+    operator: string
+    chunk_seq: number
+    index_in_chunk: number
+    added_revision: Int8
+    removed_revision: Int8 | null
+    code: string | null
+    reason: string | null
+    account: 'none' | 'contract' | null
+    verdict_at: Date
+    verdict_block: Int8 | null
+    name: string | null
+    sku: string | null
+    payload_cid: string | null
+    signer: string | null
+    signed_at: Int8 | null
+    nonce: string | null
+    link_keccak: string | null
+    signature: string | null
+  }
+  catalog_payloads: {
+    cid: string
+    document: JsonValue | null
+    refused: string | null
+    seen_at: Date
   }
   catalog_products: {
     chain_id: Int8
     operator: string
     seller_address: string
     sku: string
-    product_cid: string
-    link_keccak: string
-    published_at: Int8
-    chunk_depth: number
-    index_in_chunk: number
-    product: JsonObject
+    added_revision: Int8
+    removed_revision: Int8 | null
+    kind: 'product' | 'tombstone' | 'none'
+    faults: ColumnType<CatalogFault[] | null, string | null, string | null>
+    retry: Generated<boolean>
+    product_cid: string | null
+    link_keccak: string | null
+    published_at: Int8 | null
+    chunk_depth: number | null
+    index_in_chunk: number | null
+    name: string | null
+    category: string | null
+    price: Numeric | null
+    price_currency: string | null
+    words: string | null
   }
   offer_types: {
     offer_type: string
@@ -64,6 +130,13 @@ export type MarketDatabase = {
     is_one_off: Generated<boolean>
     total_inventory: Int8 | null
     enabled: Generated<boolean>
+  }
+  one_off_sales: {
+    chain_id: Int8
+    seller_address: string
+    sku: string
+    order_id: string
+    ordered_at: Generated<Date>
   }
   baskets: {
     basket_id: string
@@ -173,7 +246,27 @@ export type MarketDatabase = {
     payload: Record<string, unknown>
     created_at: Generated<Date>
   }
+  pins: {
+    cid: string
+    subject: string
+    kind: string
+    size: number
+    pinned_at: Date
+  }
+  pin_quotas: {
+    subject: string
+    day: Date
+    objects: number
+    bytes: Int8
+  }
 }
 
 /** What the indexer could not take, as the catalog's `errors` show it (catalog.md 4.4). */
-export type CatalogFault = { stage: string; code: string; cid: string | null; message: string }
+export type CatalogFault = {
+  stage: 'registry' | 'profile' | 'index' | 'chunk' | 'link' | 'verify' | 'payload'
+  code: string
+  cid: string | null
+  message: string
+  /** Position in the chunk, of a link's fault. */
+  index?: number
+}

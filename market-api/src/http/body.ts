@@ -8,22 +8,50 @@ import * as z from 'zod'
 export const JSONLD = 'application/ld+json; charset=utf-8'
 
 /** Refuses bodies over `bytes` with 413, before they are read whole. */
-export const limitBody = (bytes: number) =>
-  bodyLimit({
-    maxSize: bytes,
-    onError: (c) => {
-      // The server cuts the connection when the rest of the body keeps coming; the next request must not be on it.
-      c.header('Connection', 'close')
-      throw new InvalidError('body_too_large', `Body exceeds ${bytes} bytes`, undefined, 413)
-    },
-  })
+export const limitBody = (bytes: number) => bodyLimit({ maxSize: bytes, onError: (c) => refuseLargeBody(c, bytes) })
+
+function refuseLargeBody(c: Context, bytes: number): never {
+  // The server cuts the connection when the rest of the body keeps coming; the next request must not be on it.
+  c.header('Connection', 'close')
+  throw new InvalidError('body_too_large', `Body exceeds ${bytes} bytes`, undefined, 413)
+}
+
+/** The body as it came, refused with 413 past `maxBytes`: by its declared length at once, else as soon as that much has come. */
+export async function readBytes(c: Context, maxBytes: number): Promise<Uint8Array> {
+  const declared = c.req.header('content-length')
+  if (Number(declared ?? 0) > maxBytes) return refuseLargeBody(c, maxBytes)
+  try {
+    // The server lets no more than the declared length through.
+    if (declared !== undefined) return new Uint8Array(await c.req.arrayBuffer())
+    const parts: Uint8Array[] = []
+    let size = 0
+    const reader = c.req.raw.body?.getReader()
+    for (;;) {
+      const { done, value } = (await reader?.read()) ?? { done: true, value: undefined }
+      if (done) return Buffer.concat(parts)
+      size += value.length
+      if (size > maxBytes) return refuseLargeBody(c, maxBytes)
+      parts.push(value)
+    }
+  } catch (error) {
+    if (error instanceof InvalidError) throw error
+    // The client went away; nobody reads this.
+    throw new InvalidError('incomplete_body', 'The body ended early')
+  }
+}
+
+const JSON_TYPE = /^application\/([a-z0-9.+-]+\+)?json\s*(;|$)/i
+const MEDIA_TYPE = /^(image\/[a-z0-9.+-]+|application\/octet-stream)\s*(;|$)/i
 
 /** Any JSON media type will do, and none at all (market-api.md 0.3). Not asked of PATCH: clients send what they like there. */
-export function requireJsonType(c: Context): void {
+export const requireJsonType = (c: Context) => requireType(c, JSON_TYPE, 'The body must be JSON')
+
+/** Any image type, plain bytes, and none at all (market-api.md 0.3). */
+export const requireMediaType = (c: Context) => requireType(c, MEDIA_TYPE, 'The body must be an image')
+
+function requireType(c: Context, wanted: RegExp, message: string): void {
   const type = c.req.header('content-type')
-  if (type && !/^application\/([a-z0-9.+-]+\+)?json\s*(;|$)/i.test(type)) {
-    throw new InvalidError('unsupported_media_type', 'The body must be JSON', undefined, 415)
-  }
+  if (type && !wanted.test(type)) throw new InvalidError('unsupported_media_type', message, undefined, 415)
 }
 
 /** The body as JSON, duplicate member names refused (market-api.md W-24); empty or absent reads as `whenEmpty`. */

@@ -1,14 +1,15 @@
-import { createApp, type ErrorBody, probes } from '@market/kit/http'
-import { cors } from 'hono/cors'
+import { createApp, type ErrorBody, probes, problem } from '@market/kit/http'
 import { sql } from 'kysely'
 import { InvalidBasketError } from '../baskets/errors.ts'
 import { basketRoutes } from '../baskets/routes.ts'
 import { catalogRoutes } from '../catalog/routes.ts'
 import type { MarketContext } from '../context.ts'
 import { orderRoutes } from '../orders/routes.ts'
+import { pinningRoutes } from '../pinning/routes.ts'
 import { sellerRoutes, stockRoutes } from '../serviceRoutes/routes.ts'
 import { signInRoutes } from '../signIn/routes.ts'
 import { JSONLD } from './body.ts'
+import { cors } from './cors.ts'
 
 /** What existing front ends parse: `error` and `details`; `code` and `requestId` beside them (market-api.md 0.4). */
 const linkedData: ErrorBody = (error, requestId) => ({
@@ -22,18 +23,16 @@ const linkedData: ErrorBody = (error, requestId) => ({
   },
 })
 
+/** The paths whose clients read problem documents (market-api.md 0.4, E2). */
+const PROBLEM_PATH = /^\/((api\/)?pin(-media)?$|api\/canonicalize$|(raw|ipfs|inventory)\/)/
+
+const errorBody: ErrorBody = (error, requestId, path) =>
+  (PROBLEM_PATH.test(path) ? problem : linkedData)(error, requestId, path)
+
 /** The public listener. Assembles the features; decides nothing. */
 export function publicApp(ctx: MarketContext, notReady: () => Promise<string[]>) {
-  const app = createApp(ctx.log, ctx.metrics, linkedData)
-  app.use(
-    cors({
-      origin: (origin) => origin,
-      credentials: true,
-      allowMethods: ['GET', 'POST', 'PATCH', 'PUT', 'DELETE', 'OPTIONS'],
-      exposeHeaders: ['X-Next-Cursor', 'Link', 'ETag', 'Retry-After', 'X-Request-Id'],
-      maxAge: 600,
-    }),
-  )
+  const app = createApp(ctx.log, ctx.metrics, errorBody)
+  app.use(cors)
   app.route('/', probes({ metrics: ctx.metrics, pingDatabase: () => sql`select 1`.execute(ctx.db), notReady }))
   app.route('/api/auth', signInRoutes(ctx))
   app.route('/api/sellers', sellerRoutes(ctx))
@@ -41,5 +40,6 @@ export function publicApp(ctx: MarketContext, notReady: () => Promise<string[]>)
   app.route('/api/cart/v1/baskets', basketRoutes(ctx))
   app.route('/api/cart/v1/orders', orderRoutes(ctx))
   app.route('/inventory', stockRoutes(ctx))
+  app.route('/', pinningRoutes(ctx))
   return app
 }

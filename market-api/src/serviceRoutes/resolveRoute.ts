@@ -1,5 +1,5 @@
 import { messageOf } from '@market/kit/errors'
-import type { Kysely } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import type { Config } from '../config.ts'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
@@ -11,6 +11,8 @@ export type RouteKey = { chainId: number; seller: string; sku: string }
 export type ServiceRoute = {
   offerType: string | null
   isOneOff: boolean
+  /** Of a one-off: somebody has ordered it. */
+  isSold: boolean
   totalInventory: number | null
   inventoryUrl: string | undefined
   availabilityUrl: string | undefined
@@ -22,6 +24,7 @@ type RouteRow = {
   sku: string
   offer_type: string | null
   is_one_off: boolean
+  sold_in: string | null
   total_inventory: string | number | null
   inventory_url_template: string | null
   availability_url_template: string | null
@@ -41,6 +44,7 @@ const columns = [
   'r.sku',
   'r.offer_type',
   'r.is_one_off',
+  's.order_id as sold_in',
   'r.total_inventory',
   't.inventory_url_template',
   't.availability_url_template',
@@ -55,21 +59,27 @@ export async function findRoutes(
   db: Kysely<MarketDatabase> = ctx.db,
 ): Promise<Map<string, ServiceRoute>> {
   if (keys.length === 0) return new Map()
-  const wanted = new Set(keys.map(({ seller, sku }) => routeKey(seller, sku)))
   const rows = await selectRoutes(db)
+    .leftJoin('one_off_sales as s', (join) =>
+      join
+        .onRef('s.chain_id', '=', 'r.chain_id')
+        .onRef('s.seller_address', '=', 'r.seller_address')
+        .onRef('s.sku', '=', 'r.sku'),
+    )
     .select(columns)
     .where('r.chain_id', '=', chainId)
-    .where('r.seller_address', 'in', [...new Set(keys.map((key) => key.seller))])
-    .where('r.sku', 'in', [...new Set(keys.map((key) => key.sku.toLowerCase()))])
+    .where(
+      sql<boolean>`(r.seller_address, r.sku) in (
+      select * from unnest(${keys.map((key) => key.seller)}::text[], ${keys.map((key) => lookupSku(key.sku))}::text[]))`,
+    )
     .execute()
-  return new Map(
-    rows
-      .filter((row) => wanted.has(routeKey(row.seller_address, row.sku)))
-      .map((row) => [routeKey(row.seller_address, row.sku), toRoute(ctx, chainId, row)]),
-  )
+  return new Map(rows.map((row) => [routeKey(row.seller_address, row.sku), toRoute(ctx, chainId, row)]))
 }
 
-export const routeKey = (seller: string, sku: string) => `${seller}/${sku.trim().toLowerCase()}`
+/** As rows spell it, however a document or a client does (market-api.md 0.2). */
+const lookupSku = (sku: string) => sku.trim().toLowerCase()
+
+export const routeKey = (seller: string, sku: string) => `${seller}/${lookupSku(sku)}`
 
 export async function findRoute(
   ctx: MarketContext,
@@ -97,6 +107,7 @@ function toRoute(ctx: MarketContext, chainId: number, row: RouteRow): ServiceRou
   return {
     offerType: row.offer_type,
     isOneOff: row.is_one_off,
+    isSold: row.sold_in !== null,
     totalInventory: row.total_inventory === null ? null : Number(row.total_inventory),
     inventoryUrl: url(row.inventory_url_template),
     availabilityUrl: url(row.availability_url_template),

@@ -5,6 +5,9 @@ import * as serviceRoutes from './0004_service_routes.ts'
 import * as basketsOrders from './0005_baskets_orders.ts'
 import * as payments from './0006_payments.ts'
 import * as fulfillment from './0007_fulfillment.ts'
+import * as catalogIndex from './0008_catalog_index.ts'
+import * as pins from './0009_pins.ts'
+import * as oneOffSales from './0010_one_off_sales.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -14,4 +17,7 @@ export const migrations = {
   '0005_baskets_orders': basketsOrders,
   '0006_payments': payments,
   '0007_fulfillment': fulfillment,
+  '0008_catalog_index': catalogIndex,
+  '0009_pins': pins,
+  '0010_one_off_sales': oneOffSales,
 }

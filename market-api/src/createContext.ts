@@ -1,0 +1,68 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import type { Database } from '@market/kit/db'
+import { failpointOf } from '@market/kit/failpoint'
+import type { Log } from '@market/kit/log'
+import { createIndexer } from './catalog/indexer.ts'
+import { connectLinkSignatures } from './catalog/linkSignatures.ts'
+import { connectNameRegistry } from './catalog/nameRegistry.ts'
+import { createPageCache } from './catalog/pageCache.ts'
+import type { Config } from './config.ts'
+import type { MarketContext } from './context.ts'
+import type { MarketDatabase } from './db/types.ts'
+import { createMarketMetrics } from './metrics.ts'
+import { openIpfs } from './ops.ts'
+import { connectCirclesRpc } from './payments/circlesRpc.ts'
+import { createAdapterClient } from './serviceRoutes/adapterClient.ts'
+import { codeDispenserOrigin } from './serviceRoutes/resolveRoute.ts'
+import { createTokens } from './signIn/tokens.ts'
+
+/** Everything a verb needs, as configured. Throws `StartupError` for what is configured wrongly; asks nobody yet. */
+export async function createContext(
+  config: Config,
+  log: Log,
+  openMarketDatabase: () => Database<MarketDatabase>,
+): Promise<MarketContext> {
+  const tokens = await createTokens({
+    privateKeyJwk: config.MARKET_JWT_PRIVATE_KEY.reveal(),
+    issuer: config.MARKET_JWT_ISSUER,
+    audience: config.MARKET_JWT_AUDIENCE,
+    allowedDomains: config.MARKET_AUTH_ALLOWED_DOMAINS,
+  })
+  const ipfs = await openIpfs(config)
+  const dispenserKey = config.MARKET_CODE_DISPENSER_TOKEN ?? config.CIRCLES_SERVICE_KEY
+  const chain = { rpcUrl: config.RPC, timeoutMs: config.RPC_TIMEOUT_MS }
+  const database = openMarketDatabase()
+  const ctx: MarketContext = {
+    config,
+    database,
+    db: database.db,
+    now: () => new Date(),
+    random16: () => randomBytes(16),
+    log,
+    metrics: createMarketMetrics(database.db),
+    failpoint: failpointOf(config.FAILPOINT),
+    tokens,
+    ipfs,
+    nameRegistry: connectNameRegistry(config.RPC, config.NAME_REGISTRY_ADDRESS, config.RPC_TIMEOUT_MS),
+    signatures: connectLinkSignatures({ ...chain, chainId: config.CHAIN_ID }),
+    // It works with what the context holds when it works, so that a test may put another port in.
+    indexer: createIndexer(() => ctx),
+    pages: createPageCache(),
+    paymentSource: connectCirclesRpc({
+      circlesRpc: config.CIRCLES_RPC ?? config.RPC,
+      rpc: config.RPC,
+      timeoutMs: config.RPC_TIMEOUT_MS,
+    }),
+    adapters: createAdapterClient({
+      keys: new Map([[new URL(codeDispenserOrigin(config)).origin, dispenserKey.reveal()]]),
+      inventoryTimeoutMs: config.OUTBOUND_INVENTORY_TIMEOUT_MS,
+      availabilityTimeoutMs: config.OUTBOUND_AVAILABILITY_TIMEOUT_MS,
+      fulfillmentTimeoutMs: config.OUTBOUND_FULFILLMENT_TIMEOUT_MS,
+      maxResponseBytes: config.OUTBOUND_MAX_RESPONSE_BYTES,
+      maxRedirects: config.OUTBOUND_MAX_REDIRECTS,
+    }),
+    instance: `${hostname()}:${randomUUID()}`,
+  }
+  return ctx
+}
