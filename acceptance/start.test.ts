@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { demoKey, demoSeller } from '@market/dev-chain/demo'
 import { freePort } from '@market/devstack/ports'
 import { lookUpProcess } from '@market/devstack/processes'
 import { startService } from '@market/devstack/service'
@@ -14,7 +15,6 @@ import { Market } from '@market/sdk/market'
 import { until } from '@market/testkit/until'
 import { privateKeyToAccount } from 'viem/accounts'
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest'
-import { demoKey, demoSeller } from '../scripts/demoSeller.ts'
 import {
   buyOne,
   descendantsOf,

@@ -6,12 +6,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { DEMO_CODE_SKU, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import { assertPortFree, freePort } from '@market/devstack/ports'
 import { lookUpProcess } from '@market/devstack/processes'
 import { type StackOptions, startStack } from '@market/devstack/stack'
 import { until } from '@market/testkit/until'
 import { expect } from 'vitest'
-import { DEMO_CODE_SKU, demoOperator, demoSeller } from '../scripts/demoSeller.ts'
 
 const run = promisify(execFile)
 const script = (name: string) => fileURLToPath(new URL(`../scripts/dist/${name}.js`, import.meta.url))

@@ -7,7 +7,7 @@ import { payInCrc } from '@market/dev-chain/payInCrc'
 import { Market, MarketError } from '@market/sdk/market'
 import { Command, InvalidArgumentError } from 'commander'
 import { privateKeyToAccount } from 'viem/accounts'
-import { CHAIN_ID, demoKey, demoOperator, DEMO_CODE_SKU } from './demoSeller.ts'
+import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator } from '@market/dev-chain/demo'
 
 type Options = {
   market: string

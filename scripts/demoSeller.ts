@@ -1,35 +1,18 @@
-import {
-  MARKET_CONTEXT,
-  PROFILE_CONTEXT,
-  type Product,
-  productLinkName,
-  SCHEMA_ORG_CONTEXT,
-  storedDocument,
-} from '@market/contracts/catalogDocuments'
-import { cidToDigest, profileCidOfDigest } from '@market/contracts/cid'
+import { MARKET_CONTEXT, type Product, SCHEMA_ORG_CONTEXT } from '@market/contracts/catalogDocuments'
 import { signLink } from '@market/contracts/link'
-import { appendLink, appendToIndex } from '@market/contracts/namespaceWalk'
-import {
-  devContracts,
-  devCurrencyAvatar,
-  gatewayAbi,
-  gatewayFactoryAbi,
-  nameRegistryAbi,
-} from '@market/dev-chain/deployment'
+import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator, demoSeller } from '@market/dev-chain/demo'
+import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi } from '@market/dev-chain/deployment'
 import { seedPool, upsertCodeMapping, type CodesDatabase } from '@market/codedispenser/ops'
 import type { Secret } from '@market/kit/config'
 import { openDatabase } from '@market/kit/db'
 import { type MarketDatabase, openIpfs, upsertRoute } from '@market/market-api/ops'
-import { createPublicClient, createWalletClient, type Hex, http, keccak256, stringToHex } from 'viem'
+import { type CatalogStorage, publishCatalog } from '@market/sdk/publishCatalog'
+import { createPublicClient, createWalletClient, type Hex, http } from 'viem'
 import { privateKeyToAccount } from 'viem/accounts'
+import { connectRegistry } from './catalogRegistry.ts'
 
-export const CHAIN_ID = 100
-/** Keys of the demo are made from these words and so known to everybody. Development only. */
-export const demoKey = (label: string): Hex => keccak256(stringToHex(`circles-market-demo/${label}`))
+export { DEMO_PRODUCTS, demoOperator, demoSeller } from '@market/dev-chain/demo'
 
-export const demoSeller = privateKeyToAccount(demoKey('seller')).address.toLowerCase()
-export const demoOperator = privateKeyToAccount(demoKey('operator')).address.toLowerCase()
-export const DEMO_CODE_SKU = 'gift-code'
 const POOL = 'demo-gift-codes'
 const CODES = 100
 
@@ -44,8 +27,6 @@ const products = [
   { sku: 'linen-tote', name: 'Linen tote', description: 'Sewn from sail offcuts', price: 18.5, category: 'Goods' },
   { sku: 'heron-print', name: 'Heron linocut', description: 'Hand-pulled, A4, signed', price: 42, category: 'Prints' },
 ]
-
-export const DEMO_PRODUCTS = products.length
 
 export type SeedTargets = {
   rpcUrl: string
@@ -71,7 +52,7 @@ export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets)
     const { added } = await seedPool(codes.db, POOL, list)
     const mapping = await upsertCodeMapping(codes.db, { ...key, poolId: POOL, downloadUrlTemplate: null })
     const route = await upsertRoute(market.db, { ...key, offerType: 'codedispenser' })
-    const catalog = await publishCatalog(rpcUrl, ipfs)
+    const catalog = await publishDemoCatalog(rpcUrl, ipfs)
     const news = added > 0 || mapping !== 'unchanged' || route !== 'unchanged' || catalog === 'published'
     return news ? 'seeded' : 'already seeded'
   } finally {
@@ -79,83 +60,65 @@ export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets)
   }
 }
 
-async function publishCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promise<'published' | 'unchanged'> {
+async function publishDemoCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promise<'published' | 'unchanged'> {
+  const account = privateKeyToAccount(demoKey('seller'))
+  const gateway = await openGateway(rpcUrl)
+  const options = {
+    products: products.map((product) => productDocument(product, gateway.address)),
+    operator: demoOperator,
+    chainId: CHAIN_ID,
+    signer: {
+      address: demoSeller,
+      sign: (draft: Parameters<typeof signLink>[0]) => signLink(draft, demoKey('seller')),
+    },
+    storage: await openStorage(ipfs),
+    registry: connectRegistry({ rpcUrl, address: devContracts.nameRegistry, chainId: CHAIN_ID, account }),
+    newProfile: { name: 'Harbour Goods', description: 'The demo seller' },
+    // Named on chain is not enough: the store may be another one than last time.
+    startOver: true,
+  }
+  const { counts } = await publishCatalog({ ...options, dryRun: true })
+  // Before the products are for sale, and again when a crash came in between; the gateway does not tell whom it trusts.
+  if (counts.unchanged < products.length) await gateway.trustCurrency()
+  const { status } = await publishCatalog(options)
+  return status === 'published' ? 'published' : 'unchanged'
+}
+
+async function openStorage(ipfs: SeedTargets['ipfs']): Promise<CatalogStorage> {
+  const store = await openIpfs({ IPFS_RPC_BEARER: undefined, ...ipfs, IPFS_TIMEOUT_MS: 5_000 })
+  const storage: CatalogStorage = { get: (cid) => store.get(cid), put: (bytes) => store.put(bytes) }
+  if (store.kind === 'kubo') return storage
+  const isThere = () => true
+  const isNot = () => false
+  return { ...storage, has: (cid) => store.get(cid).then(isThere, isNot) }
+}
+
+/** The seller's gateway, made when there is none. */
+async function openGateway(rpcUrl: string) {
   const transport = http(rpcUrl)
   const account = privateKeyToAccount(demoKey('seller'))
   const chain = createPublicClient({ transport, pollingInterval: 50 })
   const wallet = createWalletClient({ account, transport })
-  const registry = { address: devContracts.nameRegistry, abi: nameRegistryAbi } as const
-  const send = async (hash: Promise<Hex>) => chain.waitForTransactionReceipt({ hash: await hash, timeout: 10_000 })
-
-  const store = await openIpfs({ IPFS_RPC_BEARER: undefined, ...ipfs, IPFS_TIMEOUT_MS: 5_000 })
-  const digest = await chain.readContract({ ...registry, functionName: 'getMetadataDigest', args: [account.address] })
-  const profileCid = profileCidOfDigest(digest)
-  // Named on chain is not enough: the store may be another one than last time.
-  const isThere =
-    profileCid &&
-    (await store.get(profileCid).then(
-      () => true,
-      () => false,
-    ))
-  if (isThere) return 'unchanged'
+  const free = { chain: null, gasPrice: 0n } as const
+  const mined = async (hash: Promise<Hex>) => chain.waitForTransactionReceipt({ hash: await hash, timeout: 10_000 })
 
   const factory = { address: devContracts.gatewayFactory, abi: gatewayFactoryAbi } as const
   const gatewayOf = () => chain.readContract({ ...factory, functionName: 'gatewayOf', args: [account.address] })
   if (BigInt(await gatewayOf()) === 0n) {
-    await send(wallet.writeContract({ ...factory, functionName: 'createGateway', args: [], chain: null, gasPrice: 0n }))
+    await mined(wallet.writeContract({ ...factory, ...free, functionName: 'createGateway', args: [] }))
   }
   const gateway = await gatewayOf()
   const forever = 2n ** 96n - 1n
-  await send(
-    wallet.writeContract({
-      address: gateway,
-      abi: gatewayAbi,
-      functionName: 'setTrust',
-      args: [devCurrencyAvatar, forever],
-      chain: null,
-      gasPrice: 0n,
-    }),
-  )
-
-  const signedAt = Math.floor(Date.now() / 1000)
-  const entries: Parameters<typeof appendToIndex>[1][] = []
-  for (const [i, product] of products.entries()) {
-    const document = storedDocument<Product>(productDocument(product, gateway.toLowerCase()))
-    await store.put(document.bytes)
-    const link = signLink(
-      {
-        name: productLinkName(product.sku),
-        cid: document.cid,
-        chainId: CHAIN_ID,
-        signedAt,
-        nonce: keccak256(stringToHex(`nonce/${signedAt}/${i}`)).slice(0, 34),
-      },
-      demoKey('seller'),
-    )
-    entries.push(appendLink(entries.at(-1)?.head, link))
+  const trust = {
+    address: gateway,
+    abi: gatewayAbi,
+    functionName: 'setTrust',
+    args: [devCurrencyAvatar, forever],
+  } as const
+  return {
+    address: gateway.toLowerCase(),
+    trustCurrency: () => mined(wallet.writeContract({ ...trust, ...free })),
   }
-  const appended = entries.at(-1)!
-  await store.put(appended.head.bytes)
-  const index = appendToIndex(undefined, appended)
-  await store.put(index.bytes)
-  const profile = storedDocument({
-    '@context': PROFILE_CONTEXT,
-    '@type': 'Profile',
-    name: 'Harbour Goods',
-    description: 'The demo seller',
-    namespaces: { [demoOperator]: index.cid },
-  })
-  await store.put(profile.bytes)
-  await send(
-    wallet.writeContract({
-      ...registry,
-      functionName: 'updateMetadataDigest',
-      args: [cidToDigest(profile.cid) as Hex],
-      chain: null,
-      gasPrice: 0n,
-    }),
-  )
-  return 'published'
 }
 
 function productDocument(

@@ -6,9 +6,8 @@ import { type Database, openDatabase } from '@market/kit/db'
 import { messageOf } from '@market/kit/errors'
 import { generateSigningKey, type MarketDatabase, UnknownOfferTypeError, upsertRoute } from '@market/market-api/ops'
 import { Command, CommanderError } from 'commander'
-
-/** A caller's mistake: exit code 2, as the commands before these (adapters.md 7.1). Anything else that fails is 1. */
-class UsageError extends Error {}
+import { addCatalogCommands } from './catalog.ts'
+import { UsageError } from './usageError.ts'
 
 type Global = { json?: boolean }
 
@@ -99,6 +98,8 @@ ops
     const key = await generateSigningKey()
     console.log(json() ? JSON.stringify({ MARKET_JWT_PRIVATE_KEY: key }) : key)
   })
+
+addCatalogCommands(ops, { json, say, finish })
 
 try {
   await ops.parseAsync()

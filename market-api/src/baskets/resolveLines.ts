@@ -2,7 +2,7 @@ import { eip155Id } from '@market/contracts/address'
 import type { Offer, Product } from '@market/contracts/catalogDocuments'
 import { UpstreamError } from '@market/kit/errors'
 import { sql } from 'kysely'
-import { payAction } from '../catalog/listCatalog.ts'
+import { payAction } from '../catalog/presentItem.ts'
 import type { MarketContext } from '../context.ts'
 import { findRoutes, routeKey, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
 import type { BasketItem, RequestedLine } from './basket.ts'
@@ -62,7 +62,8 @@ export async function resolveLines(
       available = await pending
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error
-      throw new UnsellableLineError('stock_unknown', `inventoryFeed error for ${about}: ${error.message}`, i)
+      const reason = error.details?.detail ?? error.message
+      throw new UnsellableLineError('stock_unknown', `inventoryFeed error for ${about}: ${reason}`, i)
     }
     const wanted = ordered.get(routeKey(line.seller, line.sku))!
     if (wanted > available) {
@@ -83,9 +84,12 @@ async function findProducts(
 ) {
   const rows = await ctx.db
     .selectFrom('catalog_products')
+    .innerJoin('catalog_payloads', 'cid', 'product_cid')
     .distinctOn(['seller_address', 'sku'])
-    .select(['seller_address', 'sku', 'product', 'product_cid', 'link_keccak'])
+    .select(['seller_address', 'sku', 'document', 'product_cid', 'link_keccak'])
     .where('chain_id', '=', scope.chainId)
+    .where('kind', '=', 'product')
+    .where('removed_revision', 'is', null)
     .where(
       sql<boolean>`(seller_address, sku) in (
       select * from unnest(${lines.map((l) => l.seller)}::text[], ${lines.map((l) => l.sku.toLowerCase())}::text[]))`,
@@ -99,7 +103,7 @@ async function findProducts(
   return new Map<string, FoundProduct>(
     rows.map((row) => [
       routeKey(row.seller_address, row.sku),
-      { product: row.product as unknown as Product, productCid: row.product_cid, linkKeccak: row.link_keccak },
+      { product: row.document as unknown as Product, productCid: row.product_cid!, linkKeccak: row.link_keccak! },
     ]),
   )
 }

@@ -4,11 +4,14 @@
 export class MarketError extends Error {
   readonly status: number
   readonly code: string | undefined
-  constructor(status: number, code: string | undefined, message: string) {
+  /** When it is worth another try, if the market said so. */
+  readonly retryAfterSeconds: number | undefined
+  constructor(status: number, code: string | undefined, message: string, retryAfterSeconds?: number) {
     super(message)
     this.name = 'MarketError'
     this.status = status
     this.code = code
+    this.retryAfterSeconds = retryAfterSeconds
   }
 }
 
@@ -131,18 +134,59 @@ export class Market {
     return (await this.#call<{ items: Fulfillment[] }>('GET', `/api/cart/v1/orders/${orderId}/fulfillments`)).items
   }
 
+  /** Pins a JSON-LD document as these very bytes and gives its CID (catalog.md 5.1). */
+  pin(document: Uint8Array) {
+    return this.#pin('/api/pin', document, 'application/ld+json; charset=utf-8')
+  }
+
+  /** Pins a picture. */
+  pinMedia(picture: Uint8Array, mediaType: string) {
+    return this.#pin('/api/pin-media', picture, mediaType)
+  }
+
+  /** What a CID names, as the market gives it: check it against the CID. */
+  async raw(cid: string): Promise<Uint8Array> {
+    const response = await this.#fetch('GET', `/raw/${cid}`)
+    return new Uint8Array(await response.arrayBuffer())
+  }
+
+  async #pin(path: string, bytes: Uint8Array, contentType: string): Promise<string> {
+    const response = await this.#fetch('POST', path, { body: bytes as Uint8Array<ArrayBuffer>, contentType })
+    return ((await response.json()) as { cid: string }).cid
+  }
+
   async #call<T>(method: string, path: string, body?: object): Promise<T> {
+    const sent = body && { body: JSON.stringify(body), contentType: 'application/json' }
+    return (await (await this.#fetch(method, path, sent)).json()) as T
+  }
+
+  async #fetch(
+    method: string,
+    path: string,
+    sent?: { body: string | Uint8Array<ArrayBuffer>; contentType: string },
+  ): Promise<Response> {
     const response = await fetch(this.#base + path, {
       method,
       headers: {
         Accept: 'application/json, application/ld+json',
-        ...(body ? { 'Content-Type': 'application/json' } : {}),
+        ...(sent ? { 'Content-Type': sent.contentType } : {}),
         ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}),
       },
-      ...(body ? { body: JSON.stringify(body) } : {}),
+      ...(sent ? { body: sent.body } : {}),
     })
-    if (response.ok) return (await response.json()) as T
-    const answer = (await response.json().catch(() => ({}))) as { error?: string; title?: string; code?: string }
-    throw new MarketError(response.status, answer.code, answer.error ?? answer.title ?? `HTTP ${response.status}`)
+    if (response.ok) return response
+    const answer = (await response.json().catch(() => ({}))) as {
+      [member in 'error' | 'title' | 'detail' | 'code']?: string
+    }
+    const message = [answer.error ?? answer.title ?? `HTTP ${response.status}`, answer.detail]
+      .filter(Boolean)
+      .join(': ')
+    const retryAfter = response.headers.get('retry-after') ?? ''
+    throw new MarketError(
+      response.status,
+      answer.code,
+      message,
+      /^[0-9]{1,9}$/.test(retryAfter) ? Number(retryAfter) : undefined,
+    )
   }
 }

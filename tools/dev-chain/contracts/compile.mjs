@@ -1,15 +1,23 @@
-// Writes src/contracts.gen.ts. The compiler is GPL and stays outside the repository: its folder is the argument.
+// Writes src/contracts.gen.ts, or from another source to another file: compile.mjs <solc> [<source.sol> <target.gen.ts>].
+// The compiler is GPL and stays outside the repository: its folder is the first argument.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
-const solc = createRequire(resolve(process.argv[2] ?? '.', 'package.json'))('solc')
-const source = 'DevChain.sol'
+const folder = dirname(fileURLToPath(import.meta.url))
+const [
+  compiler = '.',
+  sourcePath = join(folder, 'DevChain.sol'),
+  targetPath = join(folder, '../src/contracts.gen.ts'),
+] = process.argv.slice(2)
+const solc = createRequire(resolve(compiler, 'package.json'))('solc')
+const source = basename(sourcePath)
 const { errors = [], contracts } = JSON.parse(
   solc.compile(
     JSON.stringify({
       language: 'Solidity',
-      sources: { [source]: { content: readFileSync(new URL(source, import.meta.url), 'utf8') } },
+      sources: { [source]: { content: readFileSync(sourcePath, 'utf8') } },
       settings: {
         evmVersion: 'shanghai',
         optimizer: { enabled: true, runs: 200 },
@@ -30,4 +38,4 @@ const declarations = Object.entries(contracts[source])
     return `export const ${constant} = {\n  abi: [\n${functions}  ],\n  bytecode: '0x${evm.bytecode.object}',\n} as const\n`
   })
 const header = `// Written by contracts/compile.mjs with solc ${solc.version()}; do not edit.\n`
-writeFileSync(new URL('../src/contracts.gen.ts', import.meta.url), [header, ...declarations].join('\n'))
+writeFileSync(targetPath, [header, ...declarations].join('\n'))
