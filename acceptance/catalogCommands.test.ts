@@ -141,53 +141,31 @@ const picture = (n: number, size = 3000) => {
 }
 
 describe('wrong usage', () => {
-  it.each([
-    [['products.txt', '--operator', OPERATOR], 'products.txt must end in .csv or .json'],
-    [['no-such.csv', '--operator', OPERATOR], 'File not found: no-such.csv'],
-    [['{ok}', '--operator', '0x12'], '--operator must be a 0x hex address (got: 0x12)'],
-    [['{ok}', '--operator', OPERATOR, '--chain', 'x'], '--chain must be an integer (got: x)'],
-    [['{ok}', '--operator', OPERATOR, '--pay-to', 'me'], '--pay-to must be a 0x hex address (got: me)'],
-    [['{ok}', '--operator', OPERATOR, '--key', 'secret'], '--key must be env:NAME, file:PATH or -'],
-    [['{ok}', '--operator', OPERATOR, '--key', 'env:NOBODY'], 'no key to sign with: the variable NOBODY is empty'],
-    [
-      ['{ok}', '--operator', OPERATOR, '--key', 'env:PATH'],
-      'the variable PATH holds no private key of 32 bytes in hex',
-    ],
-    [['-', '--operator', OPERATOR, '--key', '-'], 'the file and the key can not both be standard input'],
-    [['{unknown}', '--operator', OPERATOR], 'unknown column prize, (no name); known are sku, name'],
-    [['{twice}', '--operator', OPERATOR], 'the column name is there twice'],
-    [['{noSku}', '--operator', OPERATOR], 'the column sku is missing'],
-    [['{empty}', '--operator', OPERATOR], 'the file holds no products'],
-    [['{broken}', '--operator', OPERATOR], 'line 2: a quotation mark is opened and never closed'],
-    [['{object}', '--operator', OPERATOR], 'the file must hold a JSON array of products'],
-    [['{member}', '--operator', OPERATOR], 'unknown column prize; known are sku, name'],
-    [['{latin}', '--operator', OPERATOR], 'is not UTF-8: save it with that encoding'],
-    [['{ok}', '--operator', OPERATOR, '--market', 'market.example'], '--market must be an http or https URL'],
-    [['{ok}', '--operator', OPERATOR, '--avatar', PAY_TO], `only ${PAY_TO} itself can write to the registry`],
-  ] as [string[], string][])('catalog publish %j', async (args, message) => {
-    const files: Record<string, string> = {
-      '{ok}': csv('ok.csv', [
-        ['sku', 'name', 'price'],
-        ['mug', 'Mug', 5],
-      ]),
-      '{unknown}': csv('unknown.csv', [
-        ['sku', 'prize', ''],
-        ['mug', 5, ''],
-      ]),
-      '{twice}': csv('twice.csv', [
-        ['sku', 'name', 'name'],
-        ['mug', 'a', 'b'],
-      ]),
-      '{noSku}': csv('noSku.csv', [['name'], ['a']]),
-      '{empty}': csv('empty.csv', [['sku', 'name']]),
-      '{broken}': file('broken.csv', 'sku,name\nmug,"a'),
-      '{object}': file('object.json', '{}'),
-      '{member}': file('member.json', '[{"sku":"mug","prize":5}]'),
-      '{latin}': file('latin.csv', Buffer.from('736b752c6e616d650a6d75672c4de47267', 'hex')),
+  it('ends with 2 and one sentence, whatever it is about', async () => {
+    const ok = csv('ok.csv', [
+      ['sku', 'name', 'price'],
+      ['mug', 'Mug', 5],
+    ])
+    const cases: [string[], string][] = [
+      [['publish', 'products.txt', '--operator', OPERATOR], 'products.txt must end in .csv or .json'],
+      [['publish', 'no-such.csv', '--operator', OPERATOR], 'File not found: no-such.csv'],
+      [['publish', ok, '--operator', '0x12'], '--operator must be a 0x hex address (got: 0x12)'],
+      [['publish', ok, '--operator', OPERATOR, '--chain', 'x'], '--chain must be an integer (got: x)'],
+      [
+        ['publish', ok, '--operator', OPERATOR, '--key', 'env:NOBODY'],
+        'no key to sign with: the variable NOBODY is empty',
+      ],
+      [['publish', '-', '--operator', OPERATOR, '--key', '-'], 'the file and the key can not both be standard input'],
+      [['publish', file('latin.csv', Buffer.from('736b750ae4', 'hex')), '--operator', OPERATOR], 'is not UTF-8'],
+      [['publish', ok, '--operator', OPERATOR, '--market', 'market.example'], '--market must be an http or https URL'],
+      [['publish', ok, '--operator', OPERATOR, '--avatar', PAY_TO], `only ${PAY_TO} itself can write to the registry`],
+      [['publish', ok], "required option '--operator <address>' not specified"],
+      [['verify', 'nonsense'], 'nonsense is neither a CID nor an address'],
+    ]
+    const said = await Promise.all(cases.map(([args]) => run(['catalog', ...args])))
+    for (const [i, { code, stderr, stdout }] of said.entries()) {
+      expect({ code, stderr, stdout }).toEqual({ code: 2, stderr: expect.stringContaining(cases[i]![1]), stdout: '' })
     }
-    const { code, stderr, stdout } = await run(['catalog', 'publish', ...args.map((arg) => files[arg] ?? arg)])
-    expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining(message) })
-    expect(stdout).toBe('')
   })
 
   it('takes no key as an argument, says why, and does not repeat it', async () => {
@@ -648,7 +626,6 @@ describe('catalog verify', () => {
     })
     const absent = await run(['catalog', 'verify', 'QmPn5Fq1iXQSFbQ4h1sB7PGwVWXmZK5u7WBM9n89PqatWf'])
     expect(absent).toMatchObject({ code: 1, stdout: expect.stringMatching(/✗ the document: it can not be had/) })
-    expect(await run(['catalog', 'verify', 'nonsense'])).toMatchObject({ code: 2 })
   })
 
   it('says that there is no catalog, or none for this operator', async () => {

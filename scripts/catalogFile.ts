@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 import { open } from 'node:fs/promises'
-import { basename, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import {
   CanonicalJsonError,
@@ -314,7 +314,7 @@ async function readSmall(path: string): Promise<Uint8Array> {
   try {
     const stat = await file.stat()
     if (!stat.isFile()) fail('is no file')
-    if (stat.size > MAX_OBJECT_BYTES) fail(`is larger than 8 MiB (${basename(path)})`)
+    if (stat.size > MAX_OBJECT_BYTES) fail('is larger than 8 MiB')
     return new Uint8Array(await file.readFile())
   } finally {
     await file.close()

@@ -55,6 +55,20 @@ export async function upsertRoute(
   })
 }
 
+/** Puts a gateway on record as the seller's, so that the market tells buyers to pay there. */
+export async function upsertGateway(
+  db: Kysely<MarketDatabase>,
+  { chainId, seller, gateway }: { chainId: number; seller: string; gateway: string },
+): Promise<'created' | 'unchanged'> {
+  const inserted = await db
+    .insertInto('seller_gateways')
+    .values({ chain_id: chainId, seller_address: seller, gateway_address: gateway })
+    .onConflict((conflict) => conflict.doNothing())
+    .returning('seller_address')
+    .executeTakeFirst()
+  return inserted ? 'created' : 'unchanged'
+}
+
 /** The IPFS the configuration names: Kubo's RPC when set, else the embedded store. */
 export async function openIpfs(
   config: Pick<Config, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER' | 'IPFS_STORE_DIR' | 'IPFS_TIMEOUT_MS'>,

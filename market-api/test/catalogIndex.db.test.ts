@@ -29,9 +29,9 @@ afterEach(() => {
 
 type Item = { seller: string; product: { sku: string; offers: { price: number }[] } }
 type Entry = { avatar: string; stage: string; code: string; cid: string | null }
-const skus = (body: { products: Item[] }) => body.products.map(({ product }) => product.sku)
+const skus = (body: { products: Item[] }) => body.products.map((item) => item.product.sku)
 const prices = (body: { products: Item[] }) =>
-  Object.fromEntries(body.products.map(({ product }) => [product.sku, product.offers[0]!.price]))
+  Object.fromEntries(body.products.map((item) => [item.product.sku, item.product.offers[0]!.price]))
 const now = () => Math.floor(Date.now() / 1000)
 
 describe('what can not be had', () => {

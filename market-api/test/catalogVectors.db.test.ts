@@ -43,7 +43,7 @@ const wanted = (products: Wanted[]) => products.map(({ chunkDepth: _depth, ...re
 const skus = (products: Listed[]) => products.map(({ product }) => product.sku)
 const sorted = <T>(items: T[]) => items.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1))
 /** The vectors call the store's word for a missing block what the specification calls PAYLOAD_UNAVAILABLE. */
-const code = (reason: string) => (reason === 'BLOCK_UNAVAILABLE' ? 'PAYLOAD_UNAVAILABLE' : reason)
+const codeOf = (reason: string) => (reason === 'BLOCK_UNAVAILABLE' ? 'PAYLOAD_UNAVAILABLE' : reason)
 
 describe('the sample catalogs over HTTP', () => {
   it('catalog:31 lists products, tombstones, errors and dropped links as expected', async () => {
@@ -52,7 +52,7 @@ describe('the sample catalogs over HTTP', () => {
     expect(body.avatarsScanned).toEqual(expected.main.avatarsScanned)
     expect(body.window).toEqual({ '@type': 'AggregatedCatalogWindow', ...expected.main.window })
     expect(sorted(body.errors.map(({ avatar, stage, cid, code }: Record<string, string>) => ({ avatar, stage, cid, code })))).toEqual(
-      sorted(expected.main.errors.map(({ reason, ...error }: { reason: string }) => ({ ...error, code: code(reason) }))),
+      sorted(expected.main.errors.map(({ reason, ...error }: { reason: string }) => ({ ...error, code: codeOf(reason) }))),
     )
     expect(sorted(body.diagnostics.links)).toEqual(
       sorted(expected.main.dropped.map(({ reason, ...link }: { reason: string }) => ({ ...link, code: reason }))),
@@ -105,7 +105,7 @@ describe('the sample catalogs over HTTP', () => {
         sorted(
           scenario.required.errors.map(({ reason, ...error }: { reason?: string }) => ({
             ...error,
-            ...(reason ? { code: code(reason) } : {}),
+            ...(reason ? { code: codeOf(reason) } : {}),
           })),
         ),
       )

@@ -139,6 +139,8 @@ describe('composeOrder', () => {
     ['payments:W1 two gateways', 'mixed_pay_to', [item(), item({ potentialAction: payTo(SELLER) })], 1],
     ['market-api:A-074 a price below nothing', 'invalid_offer', [item({ price: 19 }), item({ price: -5 })], 1],
     ['nothing to pay', 'invalid_offer', [item({ price: 0 })], 0],
+    ['a price smaller than wei', 'invalid_offer', [item(), item({ price: 1e-19 })], 1],
+    ['a price above every amount', 'invalid_offer', [item({ price: 1e300 })], 0],
     ['more than there is', 'invalid_offer', [item({ price: 1e15 }, 2)], 0],
   ])('refuses %s', (_, code, items, line) => {
     expect(() => compose(items)).toThrow(

@@ -6,26 +6,29 @@ import { findOrderOfBasket, insertOrder } from '../orders/store.ts'
 import { type Basket, linesOf, validateBasketRules } from './basket.ts'
 import { composeOrder } from './composeOrder.ts'
 import { BasketVersionConflictError, InvalidBasketError } from './errors.ts'
-import { resolveLines } from './resolveLines.ts'
+import { type ForOrder, resolveLines } from './resolveLines.ts'
 import { freezeBasket, readStoredBasket, type StoredBasket } from './store.ts'
 
 /** The basket by this moment's prices and stock, with everything that would stop a checkout found out. */
-export async function prepareCheckout(ctx: MarketContext, stored: StoredBasket): Promise<Basket> {
-  const items = await resolveLines(ctx, stored.basket, linesOf(stored.basket), 'checkout')
+export async function prepareCheckout(ctx: MarketContext, stored: StoredBasket, order: ForOrder): Promise<Basket> {
+  const items = await resolveLines(ctx, stored.basket, linesOf(stored.basket), order)
   const basket = { ...stored.basket, items }
   const validation = validateBasketRules(basket)
   if (!validation.valid) throw new InvalidBasketError(validation)
   return basket
 }
 
-/** Turns a basket into exactly one order, however often the buyer presses the button. */
+/**
+ * Turns a basket into exactly one order, however often the buyer presses the button. Throws ProductChangedError (409) when the
+ * seller has published something else since: an order is never for other terms than the basket showed.
+ */
 export async function checkoutBasket(ctx: MarketContext, basketId: string, queryBuyer: string | undefined) {
   const stored = await readStoredBasket(ctx.db, basketId, ctx.now())
   const buyer = buyerOf(stored.basket, queryBuyer)
   if (stored.orderId) return { created: false, ...(await earlierOrder(ctx, basketId)) }
 
   // IPFS and adapters answer here: a transaction that waits for the network holds a connection hostage.
-  const basket = await prepareCheckout(ctx, stored)
+  const basket = await prepareCheckout(ctx, stored, { seen: stored.basket.items })
   const orderId = makeOrderId(ctx.random16())
   const paymentReference = makeReference(ctx.random16())
   const draft = composeOrder(basket, buyer, orderId, paymentReference)

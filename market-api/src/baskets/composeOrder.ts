@@ -1,6 +1,6 @@
 import { eip155Id, parseEip155Id } from '@market/contracts/address'
 import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
-import { jsonNumberFromWei, weiFromJsonNumber } from '@market/contracts/money'
+import { jsonNumberFromWei, MoneyError, weiFromJsonNumber } from '@market/contracts/money'
 import type { OrderLine, OrderSnapshot } from '../orders/order.ts'
 import type { Basket, BasketItem } from './basket.ts'
 import { UnsellableLineError } from './errors.ts'
@@ -40,7 +40,7 @@ export function composeOrder(basket: Basket, buyer: string, orderId: string, pay
     if (payTo.address !== gateway) {
       throw new UnsellableLineError('mixed_pay_to', 'All lines of an order must be paid to one address', i)
     }
-    const lineWei = weiFromJsonNumber(price) * BigInt(item.orderQuantity)
+    const lineWei = weiOfPrice(price, i) * BigInt(item.orderQuantity)
     priceWei += lineWei
     if (lineWei <= 0n || priceWei > MAX_PRICE_WEI) {
       throw new UnsellableLineError('invalid_offer', 'The total is out of range', i)
@@ -92,6 +92,16 @@ export function composeOrder(basket: Basket, buyer: string, orderId: string, pay
       sellerContact: basket.contactPoint,
       customerContact: basket.contactPoint,
     },
+  }
+}
+
+/** The catalog lists any price above zero; nobody can pay 10^-19 CRC, or more CRC than a transfer holds. */
+function weiOfPrice(price: number, line: number): bigint {
+  try {
+    return weiFromJsonNumber(price)
+  } catch (error) {
+    if (!(error instanceof MoneyError)) throw error
+    throw new UnsellableLineError('invalid_offer', `A price of ${price} can't be paid`, line)
   }
 }
 

@@ -6,7 +6,13 @@ import { payAction } from '../catalog/presentItem.ts'
 import type { MarketContext } from '../context.ts'
 import { findRoutes, routeKey, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
 import type { BasketItem, RequestedLine } from './basket.ts'
-import { UnsellableLineError } from './errors.ts'
+import { type LineChange, MixedCurrenciesError, ProductChangedError, UnsellableLineError } from './errors.ts'
+
+/** What an order asks of its lines beyond what a basket does. */
+export type ForOrder = {
+  /** The lines as the buyer last saw them. Absent: nobody has agreed to anything yet. */
+  seen?: BasketItem[]
+}
 
 /**
  * Makes each requested line a line of the basket: the product as its seller signed it, its price, its route, its stock
@@ -14,18 +20,18 @@ import { UnsellableLineError } from './errors.ts'
  * stock call a sku.
  *
  * @throws UnsellableLineError 422, naming the first line that can't be sold
+ * @throws ProductChangedError 409, when a line is another product than the one in `seen`
+ * @throws MixedCurrenciesError 400, naming the first line of another currency
  */
 export async function resolveLines(
   ctx: MarketContext,
   scope: { operator: string | null; chainId: number },
   lines: RequestedLine[],
-  purpose: 'basket' | 'checkout' = 'basket',
+  forOrder?: ForOrder,
 ): Promise<BasketItem[]> {
   if (lines.length === 0) return []
   const products = await findProducts(ctx, scope, lines)
   const routes = await findRoutes(ctx, scope.chainId, lines)
-  const stock = new Map<string, Promise<number>>()
-  const ordered = new Map<string, number>()
 
   const items = lines.map((line, i) => {
     const key = routeKey(line.seller, line.sku)
@@ -38,23 +44,56 @@ export async function resolveLines(
     const route = routes.get(key)
     if (!route) throw new UnsellableLineError('not_configured', `Product not configured for ${where}`, i)
     // What can't be delivered must not be paid for (W-08).
-    if (purpose === 'checkout' && !route.fulfillmentUrl) {
+    if (forOrder && !route.fulfillmentUrl) {
       throw new UnsellableLineError('not_fulfillable', `Nothing is set up to deliver ${line.sku}`, i)
     }
-    if (route.inventoryUrl && !stock.has(key)) {
-      stock.set(
-        key,
-        ctx.adapters.inventory(route.inventoryUrl).then(({ value }) => value),
-      )
-    }
-    ordered.set(key, (ordered.get(key) ?? 0) + line.quantity)
     return toItem(line, found, offer, route, scope.chainId)
   })
+  // Before the currencies: a line that changed its currency is told as that, not as a basket put together wrongly.
+  if (forOrder?.seen) requireUnchanged(forOrder.seen, items)
+  requireOneCurrency(items)
+  await requireStock(ctx, lines, routes)
+  return items
+}
 
-  // Asked all at once; awaited in basket order, so that the error always names the first line.
-  for (const pending of stock.values()) pending.catch(() => {})
+/** Price, terms and recipient are what the buyer agreed to by putting the line into the basket (catalog.md 6.6). */
+function requireUnchanged(seen: BasketItem[], items: BasketItem[]): void {
+  const changes = items.flatMap((item, line): LineChange[] => {
+    const before = seen[line]
+    return before && before.linkKeccak !== item.linkKeccak ? [{ line, before, now: item }] : []
+  })
+  if (changes.length > 0) throw new ProductChangedError(changes)
+}
+
+/** Amounts of two currencies have no sum (catalog.md 6.1). */
+function requireOneCurrency(items: BasketItem[]): void {
+  const [first] = items
+  const line = items.findIndex(
+    ({ offerSnapshot }) => offerSnapshot.priceCurrency !== first?.offerSnapshot.priceCurrency,
+  )
+  if (line >= 0) throw new MixedCurrenciesError(first!, items[line]!, line)
+}
+
+async function requireStock(
+  ctx: MarketContext,
+  lines: RequestedLine[],
+  routes: Map<string, ServiceRoute>,
+): Promise<void> {
+  const stock = new Map<string, Promise<number>>()
+  const ordered = new Map<string, number>()
+  for (const line of lines) {
+    const key = routeKey(line.seller, line.sku)
+    ordered.set(key, (ordered.get(key) ?? 0) + line.quantity)
+    const url = routes.get(key)?.inventoryUrl
+    if (!url || stock.has(key)) continue
+    const pending = ctx.adapters.inventory(url).then(({ value }) => value)
+    // Asked all at once; awaited in basket order, so that the error always names the first line.
+    pending.catch(() => {})
+    stock.set(key, pending)
+  }
   for (const [i, line] of lines.entries()) {
-    const pending = stock.get(routeKey(line.seller, line.sku))
+    const key = routeKey(line.seller, line.sku)
+    const pending = stock.get(key)
     if (!pending) continue
     const about = `seller=${line.seller}, sku=${line.sku}`
     let available: number
@@ -65,13 +104,12 @@ export async function resolveLines(
       const reason = error.details?.detail ?? error.message
       throw new UnsellableLineError('stock_unknown', `inventoryFeed error for ${about}: ${reason}`, i)
     }
-    const wanted = ordered.get(routeKey(line.seller, line.sku))!
+    const wanted = ordered.get(key)!
     if (wanted > available) {
       const message = `Requested quantity ${wanted} for ${about} exceeds inventory ${available}.`
       throw new UnsellableLineError('insufficient_stock', message, i)
     }
   }
-  return items
 }
 
 type FoundProduct = { product: Product; productCid: string; linkKeccak: string }

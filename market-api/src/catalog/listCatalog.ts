@@ -5,6 +5,7 @@ import { compareLinks, type LinkPosition } from '@market/contracts/namespaceWalk
 import { AppError } from '@market/kit/errors'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
+import { findGateways } from '../serviceRoutes/gateways.ts'
 import { readStock } from '../serviceRoutes/readStock.ts'
 import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
 import { encodeCursor, type PageStart, type Snapshot } from './cursor.ts'
@@ -87,12 +88,7 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Prom
       ? resolved!.states.flatMap(({ avatar, faults }) => faults.map((fault) => ({ avatar, ...fault })))
       : await listPayloadFaults(ctx, faulty)),
   ]
-  const routes = await findRoutes(
-    ctx,
-    ctx.config.CHAIN_ID,
-    items.map(({ avatar, sku }) => ({ seller: avatar, sku })),
-  )
-  const products = items.map((item) => presentItem(ctx, item, routes.get(routeKey(item.avatar, item.sku)), query.pure))
+  const products = await present(ctx, items, query.pure)
   const skipped = start.kind === 'place' ? start.cursor.start : start.offset
   const nextCursor = more && encodeCursor({ start: skipped + items.length, snapshot, after: place(more.last) })
   const behind = scopes.filter((one) => one.behind).map(({ avatar }) => avatar)
@@ -147,9 +143,23 @@ export async function findItem(
     productCid: row.product_cid!,
     product: row.document,
   }
-  const routes = await findRoutes(ctx, ctx.config.CHAIN_ID, [{ seller: avatar, sku }])
-  return presentItem(ctx, item, routes.get(routeKey(avatar, sku)), pure)
+  return (await present(ctx, [item], pure))[0]
 }
+
+/** Items with what the operator has on record about them; one query for routes and one for gateways. */
+async function present(ctx: MarketContext, items: CatalogItem[], pure: boolean) {
+  const keys = items.map(({ avatar, sku }) => ({ seller: avatar, sku }))
+  const [routes, gateways] = await Promise.all([
+    findRoutes(ctx, ctx.config.CHAIN_ID, keys),
+    findGateways(ctx.db, ctx.config.CHAIN_ID, [...new Set(items.map(({ avatar }) => avatar))]),
+  ])
+  return items.map((item) => {
+    const onRecord = { route: routes.get(routeKey(item.avatar, item.sku)), gateways: gateways.get(item.avatar) ?? NONE }
+    return presentItem(ctx, item, onRecord, pure)
+  })
+}
+
+const NONE: ReadonlySet<string> = new Set()
 
 /** Pages of items, from wherever: `offset` counts from the start or, with `after`, from that place. */
 type Source = {

@@ -1,4 +1,4 @@
-/** Where the bytes of a page, and what belongs into its headers, are kept for a moment. */
+/** A page ready to be sent: nothing of it is made twice. */
 export type CachedPage = { body: Uint8Array; etag: string; headers: Record<string, string> }
 
 /** Postgres notifies on it whenever something that a page shows has changed. */

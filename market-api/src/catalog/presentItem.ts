@@ -4,13 +4,16 @@ import type { MarketContext } from '../context.ts'
 import type { ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
 import type { CatalogItem } from './listItems.ts'
 
+/** What the operator has written down about a seller's sku. */
+export type OnRecord = { route: ServiceRoute | undefined; gateways: ReadonlySet<string> }
+
 /**
  * An item as clients get it. `market` is what only the market can say; existing front ends look for the same inside the offers,
  * where it is written too unless `pure` asks for the product exactly as signed (catalog.md 6.2, clients.md 6).
  */
-export function presentItem(ctx: MarketContext, item: CatalogItem, route: ServiceRoute | undefined, pure: boolean) {
+export function presentItem(ctx: MarketContext, item: CatalogItem, { route, gateways }: OnRecord, pure: boolean) {
   const product = item.product as unknown as Product
-  const market = marketView(ctx, item, product, route)
+  const market = marketView(ctx, item, product, { route, gateways })
   const { availabilityFeed, inventoryFeed, totalInventory } = market
   return {
     '@type': 'AggregatedCatalogItem',
@@ -36,7 +39,7 @@ export function presentItem(ctx: MarketContext, item: CatalogItem, route: Servic
   }
 }
 
-function marketView(ctx: MarketContext, item: CatalogItem, product: Product, route: ServiceRoute | undefined) {
+function marketView(ctx: MarketContext, item: CatalogItem, product: Product, { route, gateways }: OnRecord) {
   const { PUBLIC_BASE_URL, CHAIN_ID } = ctx.config
   const feed = (kind: string) => `${PUBLIC_BASE_URL}/inventory/${kind}/${CHAIN_ID}/${item.avatar}/${item.sku}`
   const hasInventory = route?.inventoryUrl !== undefined
@@ -49,7 +52,8 @@ function marketView(ctx: MarketContext, item: CatalogItem, product: Product, rou
     totalInventory: route?.totalInventory ?? null,
     /** What a checkout asks for: somebody who delivers, a price in CRC, and somewhere to pay it. */
     buyable: route?.fulfillmentUrl !== undefined && offer.priceCurrency === 'CRC' && payTo?.chainId === CHAIN_ID,
-    payAction: payTo ? payAction(offer) : null,
+    /** Only where the operator knows whose it is (catalog.md 6.4): the seller's own address, or a gateway on record. */
+    payAction: payTo && (payTo.address === item.avatar || gateways.has(payTo.address)) ? payAction(offer) : null,
   }
 }
 

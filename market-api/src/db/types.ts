@@ -122,6 +122,12 @@ export type MarketDatabase = {
     fulfillment_url_template: string | null
     enabled: Generated<boolean>
   }
+  seller_gateways: {
+    chain_id: Int8
+    seller_address: string
+    gateway_address: string
+    created_at: Generated<Date>
+  }
   market_service_routes: {
     chain_id: Int8
     seller_address: string

@@ -415,6 +415,15 @@ describe('publishing', () => {
     expect(await shop.listed()).toMatchObject({ 'sku-0': 9, 'sku-1': 5, 'sku-249': 9 })
   })
 
+  it('replaces what is in the head before the head is full', async () => {
+    const shop = seller(quickly)
+    await shop.publish(Array.from({ length: 99 }, (_, i) => product(`sku-${i}`)))
+    shop.now += 1
+    await shop.publish([product('new-1'), product('new-2'), product('sku-0', 9)])
+    // 101 names, and no link of sku-0 left behind in the chunk that was closed.
+    expect(shop.chunks().map(({ links }) => links.length)).toEqual([1, 100])
+  })
+
   it('puts back what a storage that knows has lost of unchanged products', async () => {
     const shop = seller()
     shop.storage.has = async (cid) => shop.blocks.has(cid)
@@ -493,10 +502,21 @@ describe('the time of a link', () => {
     expect(result).toMatchObject({ status: 'refused', refused: [{ index: 1, ...refusal }] })
     expect(await stuck.publish([], { prune: true })).toMatchObject({ refused: [refusal] })
     expect(stuck.writes).toEqual([])
+    // In a full head nothing is replaced, so it would stay.
+    const full = seller()
+    const others = Array.from({ length: 99 }, (_, i) => ({ ...ahead, name: `product/sku-${i}` }))
+    full.place(product('mug', 1))
+    full.placeNamespace([[ahead, ...others]])
+    expect(await full.publish([product('mug', 2)])).toMatchObject({ status: 'refused', refused: [refusal] })
+
     // The same product as will be there then does no harm.
-    stuck.now += 1
-    const same = await stuck.publish([JSON.parse(new TextDecoder().decode(stuck.blocks.get(old)))], { dryRun: true })
-    expect(same.refused).toEqual([{ index: 0, ...refusal }])
+    const same = seller()
+    const { outcomes } = await same.publish([product('mug', 2)], { register: false })
+    same.placeNamespace([
+      [same.link('product/mug', outcomes[0]!.cid!, BASE + DAY)],
+      [same.link('product/vase', old, BASE)],
+    ])
+    expect(await same.publish([product('mug', 2)])).toMatchObject({ status: 'published' })
   })
 })
 
@@ -517,7 +537,8 @@ describe('who signs', () => {
 
   it('goes by the newest link that counts where a nonce was used twice', async () => {
     const shop = seller()
-    const [one, two] = [shop.place(product('mug', 1)), shop.place(product('mug', 2))]
+    const one = shop.place(product('mug', 1))
+    const two = (await shop.publish([product('mug', 2)], { register: false })).outcomes[0]!.cid!
     const older = shop.link('product/mug', one, BASE - 20)
     const replay = signLink(
       { name: 'product/mug', cid: two, chainId: CHAIN, signedAt: BASE - 10, nonce: nonce('twice') },
@@ -547,9 +568,11 @@ describe('who signs', () => {
     await shop.publish([product('mug', 6)], { signer, avatar: SELLER })
     expect(await shop.listed()).toEqual({ mug: 6 })
     // The key is in the list; it is neither added again nor changed.
-    expect(await shop.publish([product('mug', 6)], { signer, avatar: SELLER, signingKeys })).toMatchObject({
-      status: 'unchanged',
-    })
+    const later = { [fingerprint]: { '@type': 'SigningKey', validFrom: BASE - 5 } }
+    const again = { signer, avatar: SELLER, signingKeys: later }
+    expect(await shop.publish([product('mug', 6)], again)).toMatchObject({ status: 'unchanged' })
+    await shop.publish([product('vase')], again)
+    expect(shop.profile().signingKeys).toEqual(signingKeys)
   })
 
   it.each([
@@ -558,6 +581,10 @@ describe('who signs', () => {
     ['that is not newer', (draft: LinkDraft) => signLink({ ...draft, signedAt: BASE - 100 }, KEY)],
     ['by another key', (draft: LinkDraft) => signLink(draft, OTHER_KEY)],
     ['with a signature of other bytes', (draft: LinkDraft) => ({ ...signLink(draft, KEY), nonce: nonce('other') })],
+    [
+      'that demands what nobody knows',
+      (draft: LinkDraft) => signLink({ ...draft, extensions: { x: {} }, criticalExtensions: ['x'] }, KEY),
+    ],
     ['for another chain', (draft: LinkDraft) => signLink({ ...draft, chainId: 1 }, KEY)],
   ])('takes no link %s', async (_, sign) => {
     const shop = seller()

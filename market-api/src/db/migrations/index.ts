@@ -8,6 +8,7 @@ import * as fulfillment from './0007_fulfillment.ts'
 import * as catalogIndex from './0008_catalog_index.ts'
 import * as pins from './0009_pins.ts'
 import * as oneOffSales from './0010_one_off_sales.ts'
+import * as sellerGateways from './0011_seller_gateways.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -20,4 +21,5 @@ export const migrations = {
   '0008_catalog_index': catalogIndex,
   '0009_pins': pins,
   '0010_one_off_sales': oneOffSales,
+  '0011_seller_gateways': sellerGateways,
 }
