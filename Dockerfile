@@ -18,7 +18,7 @@ mkdir /image
 cp -a package.json node_modules /image/
 # Links to workspaces that stay behind, and commands of the packages removed above.
 rm -rf /image/node_modules/@market/* /image/node_modules/.bin
-for workspace in packages/contracts packages/kit packages/adapter-kit init-db market-api adapters/codedispenser scripts; do
+for workspace in packages/contracts packages/kit packages/sdk packages/adapter-kit init-db market-api adapters/codedispenser scripts; do
   mkdir -p "/image/$workspace"
   cp -a "$workspace/package.json" "$workspace/dist" "/image/$workspace/"
   ln -s "../../$workspace" "/image/node_modules/@market/$(basename "$workspace")"
@@ -29,6 +29,7 @@ rm -f /image/scripts/dist/start.* /image/scripts/dist/demo* /image/scripts/dist/
 # The image is not made when a command in it cannot even be loaded.
 cd /image
 node scripts/dist/ops.js --help > /dev/null
+node --input-type=module -e "for (const name of ['publishFile', 'verifyTarget']) await import('./scripts/dist/' + name + '.js')"
 ASSEMBLE
 
 FROM node:24.19.0-bookworm-slim

@@ -527,7 +527,7 @@ describe('catalog verify', () => {
     const { code, stdout } = await run(['catalog', 'verify', seller])
     expect(code).toBe(1)
     expect(stdout).toMatch(/✗ product mug: the store holds other bytes than the CID names/)
-    expect(stdout).toMatch(/→ replace them in the store; publish the product again: npm run ops -- catalog publish/)
+    expect(stdout).toMatch(/→ publish the catalog again, which pins what is missing: npm run ops -- catalog publish/)
     expect(stdout).toContain('1 product(s) listed, 0 taken down. 1 thing(s) wrong.')
     expect(await verifyJson(products[0].cid)).toMatchObject({
       code: 1,
@@ -638,5 +638,7 @@ describe('catalog verify', () => {
     )
     const other = await verifyJson(seller, '--operator', PAY_TO)
     expect(findingsOf(other)).toMatchObject([{ code: 'NO_NAMESPACE' }])
+    const elsewhere = await run(['catalog', 'verify', seller, '--chain', '1'])
+    expect(elsewhere).toMatchObject({ code: 1, stderr: 'Error: the RPC is of chain 100, not 1; set RPC or --chain\n' })
   })
 })

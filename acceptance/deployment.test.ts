@@ -31,9 +31,11 @@ const devChain: Variables = new Map(
   ]),
 )
 const ops = namesIn('scripts/ops.ts', /env\.([A-Z][A-Z_]+)/g, ['OPS_MARKET_URL', 'OPS_CODEDISP_URL'])
+/** What the catalog commands read besides; RPC, NAME_REGISTRY_ADDRESS and IPFS_* are market-api's as well. */
+const catalog = namesIn('scripts/catalogConnections.ts', /\benv\.([A-Z][A-Z_]+)/g, ['CATALOG_PRIVATE_KEY'])
 const demo = namesIn('scripts/demo.ts', /process\.env\.([A-Z][A-Z_]+)/g)
 const devstack = namesIn('packages/devstack/src/stack.ts', /env\.([A-Z][A-Z_]+)/g)
-const readers = { market, adapter, initDb, start, devChain, ops, demo, devstack }
+const readers = { market, adapter, initDb, start, devChain, ops, catalog, demo, devstack }
 
 const isSecret = (name: string) => /_(PASSWORD|KEY|TOKEN|BEARER|SECRET)$/.test(name)
 
@@ -271,7 +273,9 @@ describe('Dockerfile', () => {
     }
     for (const program of ['init-db', 'market-api', 'codedispenser', 'scripts']) need(`@market/${program}`)
     // Of scripts only the operator's commands are in the image.
-    for (const [, name] of text('scripts/ops.ts').matchAll(/from '(@market\/[\w-]+)/g)) need(name!)
+    for (const command of ['ops', 'publishFile', 'verifyTarget', 'catalogConnections']) {
+      for (const [, name] of text(`scripts/${command}.ts`).matchAll(/from '(@market\/[\w-]+)/g)) need(name!)
+    }
     expect([...byName.keys()].toSorted()).toEqual([...needed].toSorted())
   })
 

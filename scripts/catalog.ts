@@ -58,6 +58,7 @@ export function addCatalogCommands(ops: Command, out: Out): void {
     .option('--dry-run', 'show what would change; nothing is pinned, signed or written')
     .option('--no-register', 'pin and sign, and print the call that makes it public, for a Safe to execute')
     .option('--list-key', "list the key in the avatar's profile, so that it may sign for it")
+    .option('--repin', 'pin unchanged products again too, where a store has lost some')
     .option('--start-over', 'begin anew where what is published can not be read; what hung on it is lost')
     .addHelpText('after', AFTER_PUBLISH)
     .action(async (file: string, options: PublishFlags) => {
@@ -92,6 +93,7 @@ export type PublishFlags = {
   dryRun?: boolean
   register: boolean
   listKey?: boolean
+  repin?: boolean
   startOver?: boolean
 }
 

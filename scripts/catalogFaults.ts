@@ -2,17 +2,18 @@
 export type Explanation = { text: string; remedy: string }
 
 const PUBLISH = 'publish the product again: npm run ops -- catalog publish'
+const REPIN = 'publish the catalog again, which pins what is missing: npm run ops -- catalog publish --repin'
 const HARMLESS = 'nothing: it does no harm'
 
 /** By the codes of catalog.md 2.8, 4.4 and 4.6, and some that only this command tells apart. */
 const EXPLANATIONS: Record<string, Explanation> = {
   UNAVAILABLE: {
     text: 'it can not be had: the store has not got it, or does not answer',
-    remedy: 'make the store reachable, or publish the catalog again, which pins what is missing',
+    remedy: `make the store reachable, or ${REPIN}`,
   },
   CID_MISMATCH: {
     text: 'the store holds other bytes than the CID names: they were damaged or tampered with, and no market believes them',
-    remedy: `replace them in the store; ${PUBLISH} puts the right bytes back`,
+    remedy: REPIN,
   },
   TOO_LARGE: { text: 'it is larger than 8 MiB, and nobody reads that', remedy: 'publish something smaller' },
   MALFORMED: {
@@ -94,7 +95,7 @@ const EXPLANATIONS: Record<string, Explanation> = {
   NOT_A_PRODUCT: { text: 'the link leads to something that is neither a product nor a tombstone', remedy: PUBLISH },
   PAYLOAD_UNAVAILABLE: {
     text: 'the product can not be had from the store, so it is not listed, and no older version is shown in its place',
-    remedy: `make the store reachable; ${PUBLISH} pins what is missing`,
+    remedy: `make the store reachable, or ${REPIN}`,
   },
   PAYLOAD_REFUSED: {
     text: 'the product is larger than 8 MiB',

@@ -5,7 +5,7 @@ import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi } from '
 import { seedPool, upsertCodeMapping, type CodesDatabase } from '@market/codedispenser/ops'
 import type { Secret } from '@market/kit/config'
 import { openDatabase } from '@market/kit/db'
-import { type MarketDatabase, openIpfs, upsertRoute } from '@market/market-api/ops'
+import { type MarketDatabase, openIpfs, upsertGateway, upsertRoute } from '@market/market-api/ops'
 import { type CatalogStorage, publishCatalog } from '@market/sdk/publishCatalog'
 import { createPublicClient, createWalletClient, type Hex, http } from 'viem'
 import { privateKeyToAccount } from 'viem/accounts'
@@ -52,17 +52,23 @@ export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets)
     const { added } = await seedPool(codes.db, POOL, list)
     const mapping = await upsertCodeMapping(codes.db, { ...key, poolId: POOL, downloadUrlTemplate: null })
     const route = await upsertRoute(market.db, { ...key, offerType: 'codedispenser' })
-    const catalog = await publishDemoCatalog(rpcUrl, ipfs)
-    const news = added > 0 || mapping !== 'unchanged' || route !== 'unchanged' || catalog === 'published'
+    const gateway = await openGateway(rpcUrl)
+    const record = await upsertGateway(market.db, { chainId: CHAIN_ID, seller: demoSeller, gateway: gateway.address })
+    const catalog = await publishDemoCatalog(rpcUrl, gateway, ipfs)
+    const isNew = [mapping, route, record].some((outcome) => outcome !== 'unchanged')
+    const news = added > 0 || isNew || catalog === 'published'
     return news ? 'seeded' : 'already seeded'
   } finally {
     await Promise.all([codes.close(), market.close()])
   }
 }
 
-async function publishDemoCatalog(rpcUrl: string, ipfs: SeedTargets['ipfs']): Promise<'published' | 'unchanged'> {
+async function publishDemoCatalog(
+  rpcUrl: string,
+  gateway: Awaited<ReturnType<typeof openGateway>>,
+  ipfs: SeedTargets['ipfs'],
+): Promise<'published' | 'unchanged'> {
   const account = privateKeyToAccount(demoKey('seller'))
-  const gateway = await openGateway(rpcUrl)
   const options = {
     products: products.map((product) => productDocument(product, gateway.address)),
     operator: demoOperator,

@@ -93,6 +93,7 @@ export async function publishFile(file: string, flags: PublishFlags, out: Out): 
       ...(flags.listKey && account ? { signingKeys: signingKeyOf(account.publicKey, journal) } : {}),
       dryRun: flags.dryRun === true,
       register: flags.register,
+      repin: flags.repin === true,
       startOver: flags.startOver === true,
       checkSignature: await openSignatureCheck(rpcUrl, chainId),
       onProgress: (progress) => bar?.show(LABELS[progress.phase], progress.done, progress.total),

@@ -30,7 +30,7 @@ export async function startJobs(ctx: MarketContext) {
   const listening = await ctx.database.listen(JOBS_CHANNEL, () => {
     for (const worker of workers) worker.wake()
   })
-  const catalog = await ctx.database.listen(CATALOG_CHANNEL, () => ctx.pages.clear())
+  const catalog = await ctx.database.listen(CATALOG_CHANNEL, (avatar) => ctx.pages.clear(avatar))
 
   return {
     /** Messages of loops that fail at the moment, for readiness. */

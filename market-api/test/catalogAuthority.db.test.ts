@@ -24,13 +24,20 @@ afterEach(() => {
 })
 
 type Seller = ReturnType<(typeof world)['seller']>
-type Item = { seller: string; productCid: string; linkKeccak: string; product: { sku: string; offers: { price: number }[] } }
+type Item = {
+  seller: string
+  productCid: string
+  linkKeccak: string
+  product: { sku: string; offers: { price: number }[] }
+}
 
 /** What is listed under these sellers, what is wrong, and how many links were dropped for what. */
 async function listing(sellers: Seller[], operator?: string) {
   const { body } = await world.page({ avatars: sellers.map(({ address }) => address), diagnostics: '1' }, {}, operator)
   return {
-    listed: (body.products as Item[]).map(({ seller, product }) => `${seller} ${product.sku} ${product.offers[0]!.price}`),
+    listed: (body.products as Item[]).map(
+      ({ seller, product }) => `${seller} ${product.sku} ${product.offers[0]!.price}`,
+    ),
     errors: body.errors as { avatar: string; stage: string; code: string; cid: string | null; index?: number }[],
     dropped: body.diagnostics.dropped as Record<string, number>,
   }

@@ -68,7 +68,7 @@ export async function startMarketApi(
     Object.assign(ctx, options.overrides)
     undo.push(() => ctx.database.close())
     await migrateToLatest(ctx.db, migrations, log)
-    const listening = await ctx.database.listen(CATALOG_CHANNEL, () => ctx.pages.clear())
+    const listening = await ctx.database.listen(CATALOG_CHANNEL, (avatar) => ctx.pages.clear(avatar))
     undo.push(() => listening.stop())
 
     undo.push(() => ctx.indexer.stop())

@@ -36,7 +36,9 @@ export class UnsellableLineError extends InvalidError {
 export class MixedCurrenciesError extends InvalidError {
   constructor(first: BasketItem, other: BasketItem, line: number) {
     const currencies = `${nameOf(other)} is in ${other.offerSnapshot.priceCurrency}, ${nameOf(first)} in ${first.offerSnapshot.priceCurrency}`
-    super('mixed_currencies', `All lines of a basket must be in one currency: ${currencies}`, { path: `/items/${line}` })
+    super('mixed_currencies', `All lines of a basket must be in one currency: ${currencies}`, {
+      path: `/items/${line}`,
+    })
   }
 }
 

@@ -42,6 +42,14 @@ import { MAX_CHUNKS, tooManyChunks, walkChunks, type WalkEnd } from './walkChunk
 /** What the name registry said about an avatar, and at which block. */
 export type RegistryEntry = { digest: string; block: bigint }
 
+/** A normal state, told only to those who ask for diagnostics. */
+export const NO_PROFILE: CatalogFault = {
+  stage: 'registry',
+  code: 'NO_PROFILE',
+  cid: null,
+  message: 'No profile in the name registry',
+}
+
 const MAX_NAMESPACES = 16
 /** How long one pass asks IPFS for payloads before it leaves the rest to the next. */
 const PAYLOAD_BUDGET_MS = 20_000
@@ -97,7 +105,7 @@ export async function indexAvatar(
     if (!(await lockAvatar(tx, chainId, avatar, stored.version))) return false
     const other = stored.indexedDigest !== registry.digest || JSON.stringify(stored.fault) !== JSON.stringify(profile.fault)
     const visible = other || gone.length > 0 || changes.some(isVisible)
-    const revision = visible ? await nextRevision(tx, chainId) : '0'
+    const revision = visible ? await nextRevision(tx, chainId, avatar) : '0'
     for (const { operator } of gone) await removeNamespace(tx, revision, { chainId, avatar, operator })
     for (const change of changes) await saveNamespace(tx, revision, change)
     const attempts = incomplete ? stored.attempts + 1 : 0
@@ -146,10 +154,7 @@ type AvatarProfile = {
 async function readAvatarProfile(ctx: MarketContext, digest: string): Promise<AvatarProfile> {
   const none = { namespaces: new Map<string, JsonValue>(), signingKeys: null }
   const cid = profileCidOfDigest(digest)
-  if (!cid) {
-    const fault = { stage: 'registry', code: 'NO_PROFILE', cid: null, message: 'No profile in the name registry' } as const
-    return { ...none, passing: false, fault }
-  }
+  if (!cid) return { ...none, passing: false, fault: NO_PROFILE }
   const read = await readDocument(ctx.ipfs, cid, 'profile', parseProfile)
   if (!read.ok) return { ...none, passing: read.passing, fault: read.fault }
   const { namespaces, signingKeys } = read.document.profile
@@ -173,7 +178,7 @@ async function saveObstacle(
   const chainId = ctx.config.CHAIN_ID
   await inTransaction(ctx.db, async (tx) => {
     if (!(await lockAvatar(tx, chainId, avatar, stored.version))) return
-    if (JSON.stringify(stored.fault) !== JSON.stringify(fault)) await nextRevision(tx, chainId)
+    if (JSON.stringify(stored.fault) !== JSON.stringify(fault)) await nextRevision(tx, chainId, avatar)
     await tx
       .updateTable('catalog_avatars')
       .set({

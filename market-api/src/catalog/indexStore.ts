@@ -3,6 +3,7 @@ import { FUTURE_SKEW_SECONDS } from '@market/contracts/link'
 import { type Kysely, sql, type Transaction } from 'kysely'
 import type { CatalogFault, MarketDatabase } from '../db/types.ts'
 import type { LinkRow } from './linkRows.ts'
+import { CATALOG_CHANNEL } from './pageCache.ts'
 
 /** Names one namespace: an avatar's, under one operator. */
 export type NamespaceKey = { chainId: number; avatar: string; operator: string }
@@ -211,8 +212,12 @@ export async function listProducts(
   }))
 }
 
-/** The next revision; the row's lock keeps every other writer of the index waiting until this transaction ends. */
-export async function nextRevision(tx: Tx, chainId: number): Promise<string> {
+/**
+ * The next revision, of a change of this avatar's; pages in memory that show it are forgotten at commit. The row's lock keeps
+ * every other writer of the index waiting until this transaction ends.
+ */
+export async function nextRevision(tx: Tx, chainId: number, avatar: string): Promise<string> {
+  await sql`select pg_notify(${CATALOG_CHANNEL}, ${avatar})`.execute(tx)
   const { rows } = await sql<{ revision: string }>`
     insert into catalog_state as s (chain_id, revision) values (${chainId}, 1)
     on conflict (chain_id) do update set revision = s.revision + 1 returning revision`.execute(tx)

@@ -1,11 +1,14 @@
 import { acquireLease } from '@market/kit/lease'
+import { profileCidOfDigest } from '@market/contracts/cid'
 import { messageOf } from '@market/kit/errors'
+import { createGate } from '@market/kit/gate'
 import { withTimeout } from '@market/kit/timeout'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
-import { indexAvatar, type RegistryEntry } from './indexAvatar.ts'
+import { indexAvatar, NO_PROFILE, type RegistryEntry } from './indexAvatar.ts'
 
 const AVATARS_AT_ONCE = 16
+const NO_PROFILE_DIGEST = `0x${'0'.repeat(64)}`
 /** How long an avatar nobody sells through us for is followed after somebody asked for it. */
 const VISIT_DAYS = 1
 
@@ -26,30 +29,22 @@ export type CatalogIndexer = {
 export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
   const stopping = new AbortController()
   const underWay = new Map<string, Promise<void>>()
-  const waiting: (() => void)[] = []
-  let running = 0
+  const inTurn = createGate(AVATARS_AT_ONCE)
 
   /** Reads one avatar as soon as there is room; a second call for it joins the first. */
   const index = (avatar: string, entry: RegistryEntry): Promise<void> => {
     const current = underWay.get(avatar)
     if (current) return current
-    const work = async () => {
-      if (running >= AVATARS_AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve))
-      running += 1
+    const work = inTurn(async () => {
       try {
         if (!stopping.signal.aborted) await indexAvatar(ctx(), avatar, entry, stopping.signal)
       } catch (error) {
         // The next round tries again; one avatar's trouble is no other's.
         ctx().log.error({ avatar, err: error }, 'indexing failed')
-      } finally {
-        running -= 1
-        waiting.shift()?.()
-        underWay.delete(avatar)
       }
-    }
-    const started = work()
-    underWay.set(avatar, started)
-    return started
+    }).finally(() => underWay.delete(avatar))
+    underWay.set(avatar, work)
+    return work
   }
 
   return {
@@ -119,11 +114,14 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
         for (const avatar of wanted) outcome.set(avatar, 'CHAIN_UNAVAILABLE')
         return outcome
       }
-      const work = wanted.map(async (avatar) => {
+      const absent = wanted.filter((avatar) => profileCidOfDigest(entries.digests.get(avatar)!) === undefined)
+      await noteAbsent(ctx(), absent, entries.block)
+      const present = wanted.filter((avatar) => !absent.includes(avatar))
+      const work = present.map(async (avatar) => {
         await index(avatar, { digest: entries.digests.get(avatar)!, block: entries.block })
         outcome.delete(avatar)
       })
-      for (const avatar of wanted) outcome.set(avatar, 'DEADLINE')
+      for (const avatar of present) outcome.set(avatar, 'DEADLINE')
       await withTimeout(Promise.all(work), waitMs - (performance.now() - started)).catch(() => {})
       return outcome
     },
@@ -141,7 +139,6 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
 
     async stop() {
       stopping.abort()
-      for (const resume of waiting.splice(0)) resume()
       await this.settled()
     },
   }
@@ -155,6 +152,15 @@ async function noteChanged(ctx: MarketContext, changed: { avatar: string; digest
     from json_to_recordset(${JSON.stringify(changed)}::json) as c(avatar text, digest text)
     where a.chain_id = ${ctx.config.CHAIN_ID} and a.avatar = c.avatar
       and a.registry_digest is distinct from c.digest and a.registry_digest is not null`.execute(ctx.db)
+}
+
+/** Avatars without a profile, all at once: whoever asks for hundreds of invented ones costs one statement, and nobody's page. */
+async function noteAbsent({ config, db, now }: MarketContext, avatars: string[], block: bigint): Promise<void> {
+  if (avatars.length === 0) return
+  await sql`
+    update catalog_avatars set registry_digest = ${NO_PROFILE_DIGEST}, indexed_digest = ${NO_PROFILE_DIGEST},
+      registry_block = ${block}, indexed_at = ${now()}, fault = ${JSON.stringify(NO_PROFILE)}, version = version + 1
+    where chain_id = ${config.CHAIN_ID} and avatar = any(${avatars}::text[]) and registry_digest is null`.execute(db)
 }
 
 /** Seconds between two purges: what a page may have shown is kept at least that long. */

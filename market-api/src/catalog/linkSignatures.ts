@@ -1,5 +1,6 @@
 import { type CustomDataLink, type LinkFaultCode, linkPreimage, verifyEoaSignature } from '@market/contracts/link'
 import { isContractSignature, signatureCalls } from '@market/contracts/safeMessage'
+import { createGate } from '@market/kit/gate'
 import { readCapped } from '@market/kit/outbound'
 import { recoverSigner } from './recoverSigner.ts'
 
@@ -168,7 +169,7 @@ function numberOf(result: unknown): bigint {
 
 /** JSON-RPC, one call a request: in a batch, one contract that computes for seconds would hold up the answers to others. */
 function connectNode({ rpcUrl, timeoutMs }: { rpcUrl: string; timeoutMs: number }) {
-  const inTurn = limit(CALLS_AT_ONCE)
+  const inTurn = createGate(CALLS_AT_ONCE)
   let lastId = 0
   return (method: string, params: unknown[]): Promise<unknown> => {
     const id = (lastId += 1)
@@ -210,22 +211,4 @@ function resultOf(text: string, id: number, method: string): unknown {
   const said = [message, data].filter((part) => typeof part === 'string').join(' ')
   if (code === 3 || EXECUTION_ENDED.test(said)) throw new ExecutionError(`${method}: the contract gave up`)
   throw new NodeError(`${method}: error ${typeof code === 'number' ? code : 'without a code'}`)
-}
-
-/** Runs at most `most` at a time, the others in the order in which they came. */
-function limit(most: number) {
-  let running = 0
-  const waiting: Array<() => void> = []
-  return async <T>(work: () => Promise<T>): Promise<T> => {
-    if (running < most) running += 1
-    else await new Promise<void>((resolve) => waiting.push(resolve))
-    try {
-      return await work()
-    } finally {
-      const next = waiting.shift()
-      // The place goes on to the next without becoming free in between.
-      if (next) next()
-      else running -= 1
-    }
-  }
 }

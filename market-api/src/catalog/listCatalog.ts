@@ -3,6 +3,7 @@ import { AGGREGATE_CONTEXT, type Product } from '@market/contracts/catalogDocume
 import { FUTURE_SKEW_SECONDS } from '@market/contracts/link'
 import { compareLinks, type LinkPosition } from '@market/contracts/namespaceWalk'
 import { AppError } from '@market/kit/errors'
+import { createGate } from '@market/kit/gate'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import { findGateways } from '../serviceRoutes/gateways.ts'
@@ -74,7 +75,7 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Prom
   const snapshot: Snapshot = { revision, windowStart: window.start, windowEnd: window.end, windowed }
   const scope = { operator, avatars, revision }
 
-  const resolved = windowed || diagnostics ? await resolveWindow(ctx, scope, scopes, window) : undefined
+  const resolved = windowed || diagnostics ? await atLeisure(() => resolveWindow(ctx, scope, scopes, window)) : undefined
   const source = windowed ? fromWindow(resolved!, query.filter) : fromIndex(ctx, query, scope)
   const { items, more } = await pageOf(ctx, query, source)
 
@@ -261,6 +262,9 @@ function showsEverything(scopes: AvatarScope[], { start, end }: { start: number;
       (newestSignedAt === null || newestSignedAt <= end + FUTURE_SKEW_SECONDS),
   )
 }
+
+/** Working a window out costs as much as its links; shops must not have to wait for those who look at the past. */
+const atLeisure = createGate(2, 50)
 
 /**
  * Works the catalog of a window out from the verified links. It costs what the sellers' number of links costs; asked for by

@@ -1,7 +1,7 @@
 /** A page ready to be sent: nothing of it is made twice. */
 export type CachedPage = { body: Uint8Array; etag: string; headers: Record<string, string> }
 
-/** Postgres notifies on it whenever something that a page shows has changed. */
+/** Postgres notifies on it whenever something that a page shows has changed; the payload names the avatar, if it is one's. */
 export const CATALOG_CHANNEL = 'catalog_changed'
 
 const MAX_BYTES = 32 * 1024 * 1024
@@ -44,10 +44,9 @@ export function createPageCache(now: () => number = () => performance.now()) {
       )
       return entry.page
     },
-    /** Something changed: nothing that is kept may be shown any more. */
-    clear() {
-      pages.clear()
-      size = 0
+    /** Something changed: pages whose URL names the avatar, or without one all, may not be shown any more. */
+    clear(avatar?: string) {
+      for (const [key] of pages) if (!avatar || key.toLowerCase().includes(avatar)) forget(key)
     },
   }
 }

@@ -4,8 +4,11 @@ import { messageOf, StartupError } from './errors.ts'
 
 export type Database<DB> = {
   db: Kysely<DB>
-  /** Calls back at each notification on the channel, and once after a lost connection, for those that were missed. */
-  listen(channel: string, onNotify: () => void): Promise<{ stop(): Promise<void> }>
+  /**
+   * Calls back at each notification on the channel, with its payload, and once without after a lost connection, for those
+   * that were missed.
+   */
+  listen(channel: string, onNotify: (payload?: string) => void): Promise<{ stop(): Promise<void> }>
   close(): Promise<void>
 }
 
@@ -72,14 +75,14 @@ export function openDatabase<DB>(connection: string, options: { poolSize?: numbe
 
 const RELISTEN_MS = 1000
 
-async function listen(config: pg.ClientConfig, channel: string, onNotify: () => void) {
+async function listen(config: pg.ClientConfig, channel: string, onNotify: (payload?: string) => void) {
   let stopped = false
   let current: pg.Client | undefined
   let retry: NodeJS.Timeout | undefined
 
   const connect = async () => {
     const client = new pg.Client(config)
-    client.on('notification', onNotify)
+    client.on('notification', ({ payload }) => onNotify(payload))
     client.on('error', () => {})
     await client.connect()
     await client.query(`listen ${pg.escapeIdentifier(channel)}`)
@@ -88,7 +91,7 @@ async function listen(config: pg.ClientConfig, channel: string, onNotify: () => 
     if (stopped) await client.end()
   }
   const reconnect = () => {
-    if (!stopped) retry = setTimeout(() => connect().then(onNotify, reconnect), RELISTEN_MS)
+    if (!stopped) retry = setTimeout(() => connect().then(() => onNotify(), reconnect), RELISTEN_MS)
   }
   await connect()
   return {

@@ -432,6 +432,14 @@ describe('publishing', () => {
     expect(await shop.publish([product('mug'), product('vase')])).toMatchObject({ status: 'unchanged' })
     expect(await shop.listed()).toEqual({ mug: 5, vase: 5 })
     expect(shop.signed).toHaveLength(2)
+
+    delete shop.storage.has
+    shop.blocks.delete(outcomes[0]!.cid!)
+    await shop.publish([product('mug'), product('vase')])
+    expect(shop.blocks.has(outcomes[0]!.cid!)).toBe(false)
+    await shop.publish([product('mug'), product('vase')], { repin: true })
+    expect(await shop.listed()).toEqual({ mug: 5, vase: 5 })
+    expect(shop.signed).toHaveLength(2)
   })
 
   it('pins the pictures of products that are new, by their type, and not of those that are not', async () => {

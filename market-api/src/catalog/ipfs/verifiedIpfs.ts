@@ -1,3 +1,4 @@
+import { createGate } from '@market/kit/gate'
 import { hash } from 'node:crypto'
 import { type Cid, cidV0, MAX_OBJECT_BYTES, parseCid } from '@market/contracts/cid'
 import { readUnixfsFile, UnixfsError } from '@market/contracts/unixfs'
@@ -33,7 +34,7 @@ export function verifiedIpfs(store: IpfsStore): Ipfs {
   const cache = createByteCache(CACHE_BYTES)
   const absences = new Map<string, { reason: Unavailability; until: number }>()
   const readings = new Map<string, Promise<Uint8Array>>()
-  const inTurn = turns(MAX_READS)
+  const inTurn = createGate(MAX_READS)
 
   const rememberAbsence = (cid: string, reason: Unavailability) => {
     absences.delete(cid)
@@ -133,22 +134,5 @@ async function readVerified(store: IpfsStore, cid: Cid): Promise<Uint8Array> {
     // A node that hands out files and no blocks: what was seen of the file stands.
     if (unproven && error instanceof IpfsUnavailableError && error.reason === 'unreachable') throw unproven
     throw error
-  }
-}
-
-/** At most so many at a time, first come first served. */
-function turns(most: number) {
-  let running = 0
-  const waiting: (() => void)[] = []
-  return async <T>(work: () => Promise<T>): Promise<T> => {
-    if (running < most) running += 1
-    else await new Promise<void>((go) => waiting.push(go))
-    try {
-      return await work()
-    } finally {
-      const next = waiting.shift()
-      if (next) next()
-      else running -= 1
-    }
   }
 }

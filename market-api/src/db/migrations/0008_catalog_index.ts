@@ -169,14 +169,14 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     db,
   )
 
-  // A page holds what routes and offer types say; whoever changes them, the pages in memory are stale at once.
+  // A page holds what routes and offer types say; whoever changes them, the pages in memory are stale at once. Indexing names
+  // the avatar it changed, so that others' pages stay.
   await sql`
     create function notify_catalog_changed() returns trigger language plpgsql as
       'begin perform pg_notify(''catalog_changed'', ''''); return null; end'`.execute(db)
-  for (const table of ['market_service_routes', 'offer_types', 'catalog_state']) {
-    const event = table === 'catalog_state' ? sql`update of revision` : sql`insert or update or delete`
+  for (const table of ['market_service_routes', 'offer_types']) {
     await sql`
-      create trigger catalog_changed after ${event} on ${sql.table(table)}
+      create trigger catalog_changed after insert or update or delete on ${sql.table(table)}
         for each statement execute function notify_catalog_changed()`.execute(db)
   }
 }

@@ -23,7 +23,7 @@ export async function pinAndSign(round: Round, { changes, unchanged }: Compariso
     }
   }
   for (const { payload } of steps) plan(payload)
-  if (options.storage.has) unchanged.forEach(plan)
+  if (options.storage.has || options.repin) unchanged.forEach(plan)
   const missing = [...pins.values()].filter(({ cid }) => !journal.isPinned(cid))
 
   let done = 0

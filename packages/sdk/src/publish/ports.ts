@@ -67,6 +67,8 @@ export type PublishOptions = {
   dryRun?: boolean
   /** False: everything is pinned and signed, and the digest is left to somebody else to write, such as a Safe. */
   register?: boolean
+  /** Pins unchanged products again too, for a storage that lost some and can't say which. */
+  repin?: boolean
   /** Begins anew where what is published can't be read. All that hung on it is lost. */
   startOver?: boolean
   /** Verdict on signatures, on chain for a contract account; the default knows keys only. Throws when it can't tell. */
