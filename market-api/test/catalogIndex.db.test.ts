@@ -55,7 +55,7 @@ describe('what can not be had', () => {
     const first = await world.page({ avatars: main.avatars })
     expect(skus(first.body)).not.toContain('clay-mug')
     world.faults.clear()
-    await sql`update catalog_avatars set retry_at = now()`.execute(world.ctx.db)
+    await world.retryNow()
     await world.follow()
     const { body } = await world.page({ avatars: main.avatars })
     expect(prices(body)['clay-mug']).toBe(26.5)

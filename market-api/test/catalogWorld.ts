@@ -90,6 +90,10 @@ export async function startCatalog(env: Record<string, string> = {}) {
     faults,
     put,
     page,
+    /** What failed is not held back any longer. */
+    async retryNow() {
+      await sql`update catalog_avatars set retry_at = now() where retry_at is not null`.execute(ctx.db)
+    },
     /** An index that has seen nobody. */
     async forget() {
       await sql`truncate catalog_avatars, catalog_payloads cascade`.execute(ctx.db)

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { until } from '@market/testkit/until'
 import { OPERATOR, startCatalog } from './catalogWorld.ts'
 
 const NOW = Math.floor(Date.now() / 1000)
@@ -145,6 +146,30 @@ it('catalog:58 feeds in the document of a seller are never called, whatever is d
   expect(Object.fromEntries(added)).toEqual({ 'tee-black': 200, poster: 200, ticket: 200, 'print-1': 200, plain: 422 })
   expect(asked.length).toBeGreaterThan(0)
   expect(calledByDocument).toBe(0)
+})
+
+it('lists only what can be had now, when asked to, over as many pages as it takes', async () => {
+  const names = async (query: Record<string, string> = {}) => {
+    world.ctx.pages.clear()
+    const { body } = await world.page({ avatars: seller.address, inStock: 'true', ...query })
+    return { skus: (body.products as Item[]).map((item) => item.product.sku), cursor: body.nextCursor as string | undefined }
+  }
+  expect((await names()).skus).toEqual(['print-1', 'ticket', 'poster', 'tee-black'])
+  const paged: string[] = []
+  for (let cursor: string | undefined = ''; cursor !== undefined;) {
+    const page = await names({ pageSize: '1', cursor })
+    paged.push(...page.skus)
+    cursor = page.cursor
+  }
+  expect(paged).toEqual(['print-1', 'ticket', 'poster', 'tee-black'])
+
+  // What nobody can say is not in stock; one-offs are the market's own to count.
+  adapterStatus = 500
+  try {
+    await until('what was heard of the stock is old', async () => (await names()).skus.join() === 'print-1')
+  } finally {
+    adapterStatus = 200
+  }
 })
 
 it('market-api:A-025 a basket takes nothing whose stock nobody knows, and says why', async () => {
