@@ -80,7 +80,12 @@ describe('what can not be had', () => {
     expect(performance.now() - started).toBeLessThan(11_000)
     expect(status).toBe(200)
     expect(skus(body).toSorted()).toEqual(
-      [...main.products.filter(({ seller }: { seller: string }) => seller !== hanging).map(({ sku }: { sku: string }) => sku), 'sloe'].toSorted(),
+      [
+        ...main.products
+          .filter(({ seller }: { seller: string }) => seller !== hanging)
+          .map(({ sku }: { sku: string }) => sku),
+        'sloe',
+      ].toSorted(),
     )
     const about = body.errors.filter(({ avatar }: Entry) => avatar === hanging)
     expect(about).toHaveLength(1)
@@ -100,11 +105,16 @@ describe('what can not be had', () => {
 it('catalog:37 falls back to the older version when the newer one is verified and bad', async () => {
   const seller = world.seller(7)
   const at = now() - 100
-  const bad = await world.put({ ...product('mug', 26), offers: [{ '@type': 'Offer', price: '26', priceCurrency: 'CRC' }] })
+  const bad = await world.put({
+    ...product('mug', 26),
+    offers: [{ '@type': 'Offer', price: '26', priceCurrency: 'CRC' }],
+  })
   await seller.publish([await seller.offer('mug', 24, at), seller.productLink('mug', bad, at + 10)])
   const { body } = await world.page({ avatars: seller.address })
   expect(prices(body)).toEqual({ mug: 24 })
-  expect(body.errors).toMatchObject([{ stage: 'payload', code: 'PAYLOAD_INVALID', cid: bad, message: 'offers[0].price: JSON number' }])
+  expect(body.errors).toMatchObject([
+    { stage: 'payload', code: 'PAYLOAD_INVALID', cid: bad, message: 'offers[0].price: JSON number' },
+  ])
 })
 
 describe('the request', () => {
@@ -143,7 +153,11 @@ describe('the request', () => {
   it('catalog:41 market-api:A-175 market-api:A-177 refuses, clamps and ends pages as specified', async () => {
     const seller = world.seller(9)
     const at = now() - 100
-    await seller.publish([await seller.offer('a', 1, at), await seller.offer('b', 2, at + 1), await seller.offer('c', 3, at + 2)])
+    await seller.publish([
+      await seller.offer('a', 1, at),
+      await seller.offer('b', 2, at + 1),
+      await seller.offer('c', 3, at + 2),
+    ])
     const ask = (query: Record<string, string>) => world.page({ avatars: seller.address, ...query })
     const cursor = (value: object) => btoa(JSON.stringify(value))
     const refused = async (query: Record<string, string>) => {
@@ -167,11 +181,17 @@ describe('the request', () => {
   it('market-api:A-176 gives two of three, then one, and no next after that', async () => {
     const seller = world.seller(10)
     const at = now() - 100
-    await seller.publish([await seller.offer('a', 1, at), await seller.offer('b', 2, at + 1), await seller.offer('c', 3, at + 2)])
+    await seller.publish([
+      await seller.offer('a', 1, at),
+      await seller.offer('b', 2, at + 1),
+      await seller.offer('c', 3, at + 2),
+    ])
     const first = await world.page({ avatars: seller.address, pageSize: '2' })
     expect(skus(first.body)).toEqual(['c', 'b'])
     const cursor = first.headers.get('x-next-cursor')!
-    expect(first.headers.get('link')).toMatch(/^<http:\/\/127.0.0.1:\d+\/api\/operator\/0x[0-9a-f]{40}\/catalog\?.*>; rel="next"$/)
+    expect(first.headers.get('link')).toMatch(
+      /^<http:\/\/127.0.0.1:\d+\/api\/operator\/0x[0-9a-f]{40}\/catalog\?.*>; rel="next"$/,
+    )
     expect(JSON.parse(Buffer.from(cursor, 'base64').toString()).start).toBe(2)
     const second = await world.page({ avatars: seller.address, pageSize: '2', cursor })
     expect(skus(second.body)).toEqual(['a'])
@@ -220,7 +240,9 @@ describe('the namespace', () => {
     const { chunks } = await seller.publish(links, { perChunk: 101 })
     const { body } = await world.page({ avatars: seller.address })
     expect(skus(body)).toEqual(['p-101'])
-    expect(body.errors).toMatchObject([{ avatar: seller.address, stage: 'chunk', code: 'CHUNK_TOO_LONG', cid: chunks[0] }])
+    expect(body.errors).toMatchObject([
+      { avatar: seller.address, stage: 'chunk', code: 'CHUNK_TOO_LONG', cid: chunks[0] },
+    ])
   })
 
   it('catalog:46 walks 5,000 chunks of 5,001 and says so', async () => {
@@ -469,7 +491,8 @@ describe('search', () => {
       await seller.offer('bowl', 31.25, at + 2, { category: 'ceramics' }),
     ])
   })
-  const find = async (query: Record<string, string>) => skus((await world.page({ avatars: world.seller(40).address, ...query })).body)
+  const find = async (query: Record<string, string>) =>
+    skus((await world.page({ avatars: world.seller(40).address, ...query })).body)
 
   it.each<[Record<string, string>, string[]]>([
     [{ q: 'sail' }, ['linen-tote']],
@@ -489,15 +512,19 @@ describe('search', () => {
     expect(await find({ ...query, end: String(at + 500), start: String(at) })).toEqual(wanted)
   })
 
-  it.each([{ minPrice: 'x' }, { maxPrice: '1e9' }, { priceCurrency: 'crc' }, { q: 'x'.repeat(201) }] as Record<string, string>[])(
-    'refuses %j',
-    async (query) => {
-      expect((await world.page({ avatars: world.seller(40).address, ...query })).status).toBe(400)
-    },
-  )
+  it.each([{ minPrice: 'x' }, { maxPrice: '1e9' }, { priceCurrency: 'crc' }, { q: 'x'.repeat(201) }] as Record<
+    string,
+    string
+  >[])('refuses %j', async (query) => {
+    expect((await world.page({ avatars: world.seller(40).address, ...query })).status).toBe(400)
+  })
 
   it('keeps the filter in the link to the next page', async () => {
-    const { headers, body } = await world.page({ avatars: world.seller(40).address, category: 'ceramics', pageSize: '1' })
+    const { headers, body } = await world.page({
+      avatars: world.seller(40).address,
+      category: 'ceramics',
+      pageSize: '1',
+    })
     expect(skus(body)).toEqual(['bowl'])
     const next = /^<([^>]+)>/.exec(headers.get('link')!)![1]!
     expect(skus((await (await fetch(next)).json()) as { products: Item[] })).toEqual(['mug'])

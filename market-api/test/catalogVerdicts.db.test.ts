@@ -173,22 +173,32 @@ it('shows a route and a gateway as soon as the operator has set them', async () 
     // Nobody vouches for that address yet (catalog.md 6.4).
     payAction: null,
   })
-  expect(before.product.offers[0].potentialAction).toMatchObject({ price: 5, recipient: { '@id': `eip155:100:${gateway}` } })
+  expect(before.product.offers[0].potentialAction).toMatchObject({
+    price: 5,
+    recipient: { '@id': `eip155:100:${gateway}` },
+  })
   const { db } = world.ctx
   await upsertRoute(db, { chainId: 100, seller: seller.address, sku: 'code', offerType: 'codedispenser' })
   expect(await upsertGateway(db, { chainId: 100, seller: seller.address, gateway })).toBe('created')
   expect(await upsertGateway(db, { chainId: 100, seller: seller.address, gateway })).toBe('unchanged')
-  const after = await until('the page in memory is forgotten', async () => {
-    const item = await look()
-    return item.market.payAction ? item : undefined
-  }, 1)
+  const after = await until(
+    'the page in memory is forgotten',
+    async () => {
+      const item = await look()
+      return item.market.payAction ? item : undefined
+    },
+    1,
+  )
   expect(after.market).toMatchObject({
     availabilityFeed: `${world.url}/inventory/availability/100/${seller.address}/code`,
     inventoryFeed: `${world.url}/inventory/inventory/100/${seller.address}/code`,
     buyable: true,
     payAction: { '@type': 'PayAction', price: 5, recipient: { '@id': `eip155:100:${gateway}` } },
   })
-  expect(after.product.offers[0]).toMatchObject({ availabilityFeed: after.market.availabilityFeed, fulfillmentEndpoint: null })
+  expect(after.product.offers[0]).toMatchObject({
+    availabilityFeed: after.market.availabilityFeed,
+    fulfillmentEndpoint: null,
+  })
   const pure = await fetch(`${world.url}/api/operator/${OPERATOR}/catalog/${seller.address}/code?compat=0`)
   expect(((await pure.json()) as { product: { offers: object[] } }).product.offers).toEqual([offer])
 })

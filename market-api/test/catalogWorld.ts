@@ -9,7 +9,13 @@ import {
   storedDocument,
 } from '@market/contracts/catalogDocuments'
 import { cidToDigest } from '@market/contracts/cid'
-import { addressOfPrivateKey, type CustomDataLink, type LinkDraft, signLink, verifyEoaSignature } from '@market/contracts/link'
+import {
+  addressOfPrivateKey,
+  type CustomDataLink,
+  type LinkDraft,
+  signLink,
+  verifyEoaSignature,
+} from '@market/contracts/link'
 import { sql } from 'kysely'
 import { IpfsUnavailableError } from '../src/catalog/ipfs/ipfs.ts'
 import { startMarketApi } from './startMarketApi.ts'
@@ -74,7 +80,11 @@ export async function startCatalog(env: Record<string, string> = {}) {
   }
 
   /** A page as JSON, with its headers. */
-  const page = async (query: Record<string, string | string[]>, headers: Record<string, string> = {}, operator = OPERATOR) => {
+  const page = async (
+    query: Record<string, string | string[]>,
+    headers: Record<string, string> = {},
+    operator = OPERATOR,
+  ) => {
     const params = new URLSearchParams()
     for (const [name, value] of Object.entries(query)) for (const one of [value].flat()) params.append(name, one)
     const response = await fetch(`${api.url}/api/operator/${operator}/catalog?${params}`, { headers })
@@ -126,15 +136,22 @@ export async function startCatalog(env: Record<string, string> = {}) {
       const key = `0x${n.toString(16).padStart(64, '0')}`
       const address = addressOfPrivateKey(key)
       let nonces = 0
-      const link = (draft: Partial<LinkDraft> & Pick<LinkDraft, 'name' | 'cid' | 'signedAt'>, signer = key): CustomDataLink => {
+      const link = (
+        draft: Partial<LinkDraft> & Pick<LinkDraft, 'name' | 'cid' | 'signedAt'>,
+        signer = key,
+      ): CustomDataLink => {
         nonces += 1
-        return signLink({ chainId: 100, nonce: `0x${(n * 1_000_000 + nonces).toString(16).padStart(32, '0')}`, ...draft }, signer)
+        return signLink(
+          { chainId: 100, nonce: `0x${(n * 1_000_000 + nonces).toString(16).padStart(32, '0')}`, ...draft },
+          signer,
+        )
       }
       return {
         key,
         address,
         link,
-        productLink: (sku: string, cid: string, signedAt: number) => link({ name: productLinkName(sku), cid, signedAt }),
+        productLink: (sku: string, cid: string, signedAt: number) =>
+          link({ name: productLinkName(sku), cid, signedAt }),
         /** Pins a product and signs its link. */
         async offer(sku: string, price: number, signedAt: number, more: object = {}) {
           return link({ name: productLinkName(sku), cid: await put(product(sku, price, more)), signedAt })

@@ -41,7 +41,12 @@ it('a Kubo that is down keeps nobody from what is indexed, and what changed mean
   const meanwhile = await show(seller.address)
   expect(meanwhile).toMatchObject({ status: 200, skus: ['a'], errors: [{ code: 'UNAVAILABLE' }] })
   expect(meanwhile.ms).toBeLessThan(400)
-  const document = storedDocument({ '@context': 'https://aboutcircles.com/contexts/circles-market/', '@type': 'Tombstone', sku: 'x', at: 1 })
+  const document = storedDocument({
+    '@context': 'https://aboutcircles.com/contexts/circles-market/',
+    '@type': 'Tombstone',
+    sku: 'x',
+    at: 1,
+  })
   const pinned = await fetch(`${world.url}/api/pin`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/ld+json' },

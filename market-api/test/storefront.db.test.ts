@@ -152,7 +152,10 @@ it('lists only what can be had now, when asked to, over as many pages as it take
   const names = async (query: Record<string, string> = {}) => {
     world.ctx.pages.clear()
     const { body } = await world.page({ avatars: seller.address, inStock: 'true', ...query })
-    return { skus: (body.products as Item[]).map((item) => item.product.sku), cursor: body.nextCursor as string | undefined }
+    return {
+      skus: (body.products as Item[]).map((item) => item.product.sku),
+      cursor: body.nextCursor as string | undefined,
+    }
   }
   expect((await names()).skus).toEqual(['print-1', 'ticket', 'poster', 'tee-black'])
   const paged: string[] = []

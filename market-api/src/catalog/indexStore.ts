@@ -158,7 +158,11 @@ export async function listLinks(db: Db, key: NamespaceKey, filter: LinkFilter): 
 }
 
 export const toLink = (row: {
-  [K in keyof StoredLink]: K extends 'signed_at' ? string | number | null : K extends 'added_revision' | 'verdict_block' ? string | number | null : StoredLink[K]
+  [K in keyof StoredLink]: K extends 'signed_at'
+    ? string | number | null
+    : K extends 'added_revision' | 'verdict_block'
+      ? string | number | null
+      : StoredLink[K]
 }): StoredLink => ({
   chunk_seq: row.chunk_seq,
   index_in_chunk: row.index_in_chunk,
@@ -260,7 +264,8 @@ export type NamespaceChange = {
 
 /** False when the change is only that something was looked at again: nobody's page differs. */
 export const isVisible = (change: NamespaceChange) =>
-  change.moved || [change.removedLinks, change.addedLinks, change.removedProducts, change.addedProducts].some((rows) => rows.length > 0)
+  change.moved ||
+  [change.removedLinks, change.addedLinks, change.removedProducts, change.addedProducts].some((rows) => rows.length > 0)
 
 /** Writes one namespace's change under one revision. */
 export async function saveNamespace(tx: Tx, revision: string, change: NamespaceChange): Promise<void> {
@@ -386,10 +391,7 @@ const ofNamespace = ({ chainId, avatar, operator }: NamespaceKey, alias?: string
 }
 
 function inNamespace<Q extends { where(column: any, op: '=', value: any): Q }>(query: Q, key: NamespaceKey): Q {
-  return query
-    .where('chain_id', '=', key.chainId)
-    .where('avatar', '=', key.avatar)
-    .where('operator', '=', key.operator)
+  return query.where('chain_id', '=', key.chainId).where('avatar', '=', key.avatar).where('operator', '=', key.operator)
 }
 
 /** As JSON text, one parameter however many rows: Postgres takes no more than 65,535 parameters. */

@@ -58,7 +58,13 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
         on conflict (chain_id, avatar) do update set requested_at = null where catalog_avatars.requested_at is not null`.execute(
         db,
       )
-      const { rows } = await sql<{ avatar: string; indexed: string | null; again: boolean; held: boolean; seen: string | null }>`
+      const { rows } = await sql<{
+        avatar: string
+        indexed: string | null
+        again: boolean
+        held: boolean
+        seen: string | null
+      }>`
         select a.avatar, a.indexed_digest as indexed, a.registry_digest as seen,
           coalesce(a.retry_at > now(), false) as held,
           coalesce(a.retry_at <= now(), false) or exists (
@@ -72,7 +78,10 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
         // Held back after a failure, unless the seller has published since.
         return again || (digest !== indexed && (!held || digest !== seen))
       })
-      await noteChanged(ctx(), changed.map(({ avatar }) => ({ avatar, digest: digests.get(avatar)! })))
+      await noteChanged(
+        ctx(),
+        changed.map(({ avatar }) => ({ avatar, digest: digests.get(avatar)! })),
+      )
       await sql`
         insert into catalog_state (chain_id, checked_at, checked_block) values (${chainId}, now(), ${block})
         on conflict (chain_id) do update set checked_at = excluded.checked_at, checked_block = excluded.checked_block`.execute(
@@ -101,7 +110,8 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
         on conflict (chain_id, avatar) do update set requested_at = catalog_avatars.requested_at
         returning avatar`.execute(db)
       const followed = rows.map(({ avatar }) => avatar)
-      for (const avatar of missing) if (!followed.includes(avatar) && !state.has(avatar)) outcome.set(avatar, 'NOT_FOLLOWED')
+      for (const avatar of missing)
+        if (!followed.includes(avatar) && !state.has(avatar)) outcome.set(avatar, 'NOT_FOLLOWED')
       const wanted = missing.filter((avatar) => !outcome.has(avatar))
       if (wanted.length === 0) return outcome
 
@@ -130,7 +140,9 @@ export function createIndexer(ctx: () => MarketContext): CatalogIndexer {
       const { config, db } = ctx()
       await sql`
         update catalog_avatars set requested_at = now()
-        where chain_id = ${config.CHAIN_ID} and avatar = any(${avatars}::text[]) and requested_at is not null`.execute(db)
+        where chain_id = ${config.CHAIN_ID} and avatar = any(${avatars}::text[]) and requested_at is not null`.execute(
+        db,
+      )
     },
 
     async settled() {
@@ -176,7 +188,9 @@ export async function purgeCatalog(ctx: MarketContext): Promise<void> {
     returning kept_from`.execute(ctx.db)
   const keptFrom = rows[0]?.kept_from ?? '0'
   await sql`delete from catalog_links where removed_revision <= ${keptFrom} and chain_id = ${chainId}`.execute(ctx.db)
-  await sql`delete from catalog_products where removed_revision <= ${keptFrom} and chain_id = ${chainId}`.execute(ctx.db)
+  await sql`delete from catalog_products where removed_revision <= ${keptFrom} and chain_id = ${chainId}`.execute(
+    ctx.db,
+  )
   await sql`
     delete from catalog_avatars where chain_id = ${chainId}
       and requested_at < now() - make_interval(days => ${VISIT_DAYS})`.execute(ctx.db)

@@ -1,27 +1,16 @@
 import { isAddress } from '@market/contracts/address'
-import { AGGREGATE_CONTEXT, type Product } from '@market/contracts/catalogDocuments'
-import { FUTURE_SKEW_SECONDS } from '@market/contracts/link'
-import { compareLinks, type LinkPosition } from '@market/contracts/namespaceWalk'
+import { AGGREGATE_CONTEXT } from '@market/contracts/catalogDocuments'
+import type { LinkPosition } from '@market/contracts/namespaceWalk'
 import { AppError } from '@market/kit/errors'
-import { createGate } from '@market/kit/gate'
-import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import { findGateways } from '../serviceRoutes/gateways.ts'
 import { readStock } from '../serviceRoutes/readStock.ts'
 import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
 import { encodeCursor, type PageStart, type Snapshot } from './cursor.ts'
-import { toLink } from './indexStore.ts'
-import {
-  type AvatarScope,
-  type CatalogError,
-  listLinkFaults,
-  listPayloadFaults,
-  readState,
-  scopeFaults,
-} from './listFaults.ts'
-import { type CatalogItem, countItems, type ItemFilter, listItems } from './listItems.ts'
+import { type CatalogError, listLinkFaults, listPayloadFaults, readState, scopeFaults } from './listFaults.ts'
+import { type CatalogItem, countItems, type ItemFilter, type ItemSource, listItems } from './listItems.ts'
 import { presentItem } from './presentItem.ts'
-import { payloadReader, type Resolved, resolveLinks } from './resolveLinks.ts'
+import { explain, resolveWindow, showsEverything, windowSource } from './resolveWindow.ts'
 
 export type CatalogQuery = {
   operator: string
@@ -60,7 +49,10 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Prom
   let late: Awaited<ReturnType<typeof ctx.indexer.ensure>> = new Map()
   if (state.scopes.length < avatars.length) {
     const known = new Set(state.scopes.map(({ avatar }) => avatar))
-    late = await ctx.indexer.ensure(avatars.filter((avatar) => !known.has(avatar)), DEADLINE_MS)
+    late = await ctx.indexer.ensure(
+      avatars.filter((avatar) => !known.has(avatar)),
+      DEADLINE_MS,
+    )
     state = await readState(ctx, operator, avatars)
   }
   const { scopes } = state
@@ -68,22 +60,28 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Prom
   if (fading.length > 0) await ctx.indexer.visit(fading)
 
   const asked = start.kind === 'place' ? start.cursor.snapshot : undefined
-  const kept = asked !== undefined && BigInt(asked.revision) >= BigInt(state.keptFrom) && BigInt(asked.revision) <= BigInt(state.revision)
+  const kept =
+    asked !== undefined &&
+    BigInt(asked.revision) >= BigInt(state.keptFrom) &&
+    BigInt(asked.revision) <= BigInt(state.revision)
   const window = asked ? { start: asked.windowStart, end: asked.windowEnd } : query.window
   const windowed = kept ? asked.windowed : !showsEverything(scopes, window)
   const revision = kept ? asked.revision : state.revision
   const snapshot: Snapshot = { revision, windowStart: window.start, windowEnd: window.end, windowed }
   const scope = { operator, avatars, revision }
 
-  const resolved = windowed || diagnostics ? await atLeisure(() => resolveWindow(ctx, scope, scopes, window)) : undefined
-  const source = windowed ? fromWindow(resolved!, query.filter) : fromIndex(ctx, query, scope)
+  const resolved = windowed || diagnostics ? await resolveWindow(ctx, scope, scopes, window) : undefined
+  const source = windowed ? windowSource(resolved!, query.filter) : fromIndex(ctx, query, scope)
   const { items, more } = await pageOf(ctx, query, source)
 
   const faulty = { ...scope, avatars: scopes.filter((one) => one.faulty).map(({ avatar }) => avatar) }
   const errors: CatalogError[] = [
     ...query.avatars.filter((avatar) => !isAddress(avatar)).map(invalidAddress),
     ...[...late].map(([avatar, code]) => notThere(avatar, code)),
-    ...scopeFaults(scopes.filter(({ avatar }) => !late.has(avatar)), diagnostics),
+    ...scopeFaults(
+      scopes.filter(({ avatar }) => !late.has(avatar)),
+      diagnostics,
+    ),
     ...(await listLinkFaults(ctx, faulty)),
     ...(windowed
       ? resolved!.states.flatMap(({ avatar, faults }) => faults.map((fault) => ({ avatar, ...fault })))
@@ -162,51 +160,16 @@ async function present(ctx: MarketContext, items: CatalogItem[], pure: boolean) 
 
 const NONE: ReadonlySet<string> = new Set()
 
-/** Pages of items, from wherever: `offset` counts from the start or, with `after`, from that place. */
-type Source = {
-  list(at: { offset: number; after: LinkPosition | undefined; limit: number }): Promise<CatalogItem[]>
-  count(): Promise<number>
-}
-
-function fromIndex(ctx: MarketContext, query: CatalogQuery, scope: { operator: string; avatars: string[]; revision: string }): Source {
+function fromIndex(
+  ctx: MarketContext,
+  query: CatalogQuery,
+  scope: { operator: string; avatars: string[]; revision: string },
+): ItemSource {
   const filter = { ...query.filter, routed: query.inStock }
   return {
     list: (at) => listItems(ctx, { ...scope, ...at, filter }),
     count: () => countItems(ctx, { ...scope, filter, offset: 0, after: undefined, limit: 0 }),
   }
-}
-
-function fromWindow({ states }: Resolved, filter: ItemFilter): Source {
-  const items = states
-    .flatMap(({ kind, winner, sku, avatar }): CatalogItem[] => {
-      if (kind !== 'product' || !winner?.product) return []
-      const { signedAt, depth, indexInChunk, linkKeccak, link, product } = winner
-      return [{ avatar, sku, signedAt, depth, indexInChunk, linkKeccak, productCid: link.cid, product: product as never }]
-    })
-    .filter((item) => matches(item, filter))
-    .toSorted(compareLinks)
-  return {
-    async list({ offset, after, limit }) {
-      const from = after ? items.filter((item) => compareLinks(item, after) > 0) : items
-      return from.slice(offset, offset + limit)
-    },
-    count: async () => items.length,
-  }
-}
-
-/** The same filter as `listItems` has in SQL, for what isn't in the index. */
-function matches({ product, sku }: CatalogItem, filter: ItemFilter): boolean {
-  const { name, brand, category, description, offers } = product as unknown as Product
-  const { price, priceCurrency } = offers[0]!
-  const split = (text: string) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
-  const words = split([name, sku, brand, category, description].filter((part) => part != null).join(' '))
-  return (
-    split(filter.text ?? '').every((wanted) => words.some((word) => word.startsWith(wanted))) &&
-    (filter.category === undefined || category?.toLowerCase() === filter.category.toLowerCase()) &&
-    (filter.minPrice === undefined || price >= Number(filter.minPrice)) &&
-    (filter.maxPrice === undefined || price <= Number(filter.maxPrice)) &&
-    (filter.priceCurrency === undefined || priceCurrency === filter.priceCurrency)
-  )
 }
 
 /** Only what a cursor holds. */
@@ -224,7 +187,7 @@ const STOCK_BATCHES = 5
 async function pageOf(
   ctx: MarketContext,
   { pageSize, start, inStock }: CatalogQuery,
-  source: Source,
+  source: ItemSource,
 ): Promise<{ items: CatalogItem[]; more: { last: LinkPosition } | undefined }> {
   let after: LinkPosition | undefined = start.kind === 'place' ? start.cursor.after : undefined
   const offset = start.kind === 'offset' ? start.offset : 0
@@ -254,46 +217,6 @@ async function pageOf(
   return { items, more: after && batch.length > 0 ? { last: after } : undefined }
 }
 
-/** Whether the window cuts nothing off, so that the index of what is listed now is the answer. */
-function showsEverything(scopes: AvatarScope[], { start, end }: { start: number; end: number }): boolean {
-  return scopes.every(
-    ({ oldestSignedAt, newestSignedAt }) =>
-      (oldestSignedAt === null || oldestSignedAt >= start) &&
-      (newestSignedAt === null || newestSignedAt <= end + FUTURE_SKEW_SECONDS),
-  )
-}
-
-/** Working a window out costs as much as its links; shops must not have to wait for those who look at the past. */
-const atLeisure = createGate(2, 50)
-
-/**
- * Works the catalog of a window out from the verified links. It costs what the sellers' number of links costs; asked for by
- * people who look at the past or for the reason of something, not by shops.
- */
-async function resolveWindow(
-  ctx: MarketContext,
-  { operator, avatars, revision }: { operator: string; avatars: string[]; revision: string },
-  scopes: AvatarScope[],
-  window: { start: number; end: number },
-): Promise<Resolved> {
-  const rows = await ctx.db
-    .selectFrom('catalog_links')
-    .selectAll()
-    .where('chain_id', '=', ctx.config.CHAIN_ID)
-    .where('operator', '=', operator)
-    .where(sql<boolean>`avatar = any(${avatars}::text[])`)
-    .where('added_revision', '<=', revision)
-    .where((is) => is.or([is('removed_revision', 'is', null), is('removed_revision', '>', revision)]))
-    .execute()
-  const heads = new Map(scopes.map(({ avatar, headSeq }) => [avatar, headSeq]))
-  const links = rows.map((row) => ({ ...toLink(row), avatar: row.avatar, headSeq: heads.get(row.avatar) ?? 0 }))
-  const payloads = payloadReader(ctx, DEADLINE_MS)
-  await payloads.prepare([...new Set(links.flatMap(({ payload_cid, sku }) => (sku !== null && payload_cid) || []))])
-  const resolved = await resolveLinks(links, window, payloads.read)
-  await payloads.keep()
-  return resolved
-}
-
 const invalidAddress = (avatar: string): CatalogError => ({
   avatar: avatar.slice(0, 64),
   stage: 'registry',
@@ -315,16 +238,3 @@ const notThere = (avatar: string, code: keyof typeof REASONS): CatalogError => (
   cid: null,
   message: REASONS[code],
 })
-
-/** Links named one by one, at most; all are counted. */
-const MAX_TOLD = 500
-
-function explain({ dropped, states }: Resolved) {
-  const counts: Record<string, number> = {}
-  for (const { code } of dropped) counts[code] = (counts[code] ?? 0) + 1
-  return {
-    dropped: counts,
-    links: dropped.slice(0, MAX_TOLD).map(({ avatar, name, code }) => ({ avatar, name, code })),
-    tombstoned: states.filter(({ kind }) => kind === 'tombstone').map(({ avatar, sku }) => ({ seller: avatar, sku })),
-  }
-}

@@ -115,7 +115,13 @@ export async function listLinkFaults(
   { operator, avatars, revision }: { operator: string; avatars: string[]; revision: string },
 ): Promise<CatalogError[]> {
   if (avatars.length === 0) return []
-  const { rows } = await sql<{ avatar: string; code: string; reason: string; index_in_chunk: number; chunk_cid: string | null }>`
+  const { rows } = await sql<{
+    avatar: string
+    code: string
+    reason: string
+    index_in_chunk: number
+    chunk_cid: string | null
+  }>`
     select l.* from unnest(${avatars}::text[]) as a(avatar) cross join lateral (
       select l.avatar, l.code, l.reason, l.index_in_chunk, c.chunk_cid
       from catalog_links l left join catalog_chunks c using (chain_id, avatar, operator, chunk_seq)

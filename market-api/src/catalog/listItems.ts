@@ -30,6 +30,12 @@ export type ItemQuery = {
   limit: number
 }
 
+/** Pages of items, from wherever: `offset` counts from the start or, with `after`, from that place. */
+export type ItemSource = {
+  list(at: { offset: number; after: LinkPosition | undefined; limit: number }): Promise<CatalogItem[]>
+  count(): Promise<number>
+}
+
 /**
  * Items in the total order of catalog.md 4.5, newest first. Each seller's items are one walk along an index that ends after
  * `offset + limit` entries, so a page costs what its sellers' number and its depth make it cost, never the catalog's size.
@@ -96,7 +102,8 @@ export async function countItems(ctx: MarketContext, query: ItemQuery): Promise<
 
 function conditions({ text, category, minPrice, maxPrice, priceCurrency, routed }: ItemFilter) {
   const words = (text ?? '').match(/[\p{L}\p{N}]+/gu) ?? []
-  const found = words.length > 0 ? sql`and p.words @@ to_tsquery('simple', ${words.map((word) => `${word}:*`).join(' & ')})` : sql``
+  const found =
+    words.length > 0 ? sql`and p.words @@ to_tsquery('simple', ${words.map((word) => `${word}:*`).join(' & ')})` : sql``
   return sql`${found}
     ${category === undefined ? sql`` : sql`and lower(p.category) = lower(${category})`}
     ${minPrice === undefined ? sql`` : sql`and p.price >= ${minPrice}::numeric`}

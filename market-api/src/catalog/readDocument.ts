@@ -28,10 +28,18 @@ export async function readDocument<T>(
     const text = decodeUtf8(bytes)
     const parsed = parse(stage === 'chunk' ? parseChunkText(text) : parseStrictJson(text))
     if (parsed.ok) return { ok: true, document: parsed }
-    return { ok: false, passing: false, fault: { stage, cid, code: codeOf(parsed), message: `${parsed.at}: ${parsed.rule}` } }
+    return {
+      ok: false,
+      passing: false,
+      fault: { stage, cid, code: codeOf(parsed), message: `${parsed.at}: ${parsed.rule}` },
+    }
   } catch (error) {
     if (!(error instanceof CanonicalJsonError)) throw error
-    return { ok: false, passing: false, fault: { stage, cid, code: 'MALFORMED', message: `Malformed JSON: ${error.message}` } }
+    return {
+      ok: false,
+      passing: false,
+      fault: { stage, cid, code: 'MALFORMED', message: `Malformed JSON: ${error.message}` },
+    }
   }
 }
 

@@ -65,7 +65,11 @@ function sendPage(c: Context, { body, etag, headers }: CachedPage): Response {
   return new Response(body as Uint8Array<ArrayBuffer>, { headers })
 }
 
-function linkTo({ operator, avatars, window, pageSize, filter, ...query }: CatalogQuery, chainId: number, cursor: string) {
+function linkTo(
+  { operator, avatars, window, pageSize, filter, ...query }: CatalogQuery,
+  chainId: number,
+  cursor: string,
+) {
   const params = new URLSearchParams({ pageSize: String(pageSize), cursor })
   for (const avatar of avatars) params.append('avatars', avatar)
   params.set('chainId', String(chainId))
@@ -132,7 +136,8 @@ function parseFilter(c: Context): ItemFilter {
     const value = c.req.query(name)?.trim() || undefined
     if (value === undefined) continue
     if (name === 'category' && value.length > 200) throw invalid('/category', 'category must be at most 200 characters')
-    if (name === 'priceCurrency' && !/^[A-Z]{3}$/.test(value)) throw invalid(`/${name}`, `${name} must be three capitals`)
+    if (name === 'priceCurrency' && !/^[A-Z]{3}$/.test(value))
+      throw invalid(`/${name}`, `${name} must be three capitals`)
     if (name.endsWith('Price') && !/^[0-9]{1,18}(\.[0-9]{1,18})?$/.test(value)) {
       throw invalid(`/${name}`, `${name} must be a decimal number`)
     }

@@ -6,7 +6,14 @@ import { parseChunkText } from './chunkText.ts'
 const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth)
 
 describe('a chunk with a link nobody can read strictly', () => {
-  const bad = ['{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"name":"\\ud800"}', '{"n":1e400}', nested(70), '{"x":{"y":1,"y":2}}']
+  const bad = [
+    '{"a":1,"a":2}',
+    '{"a":1,"\\u0061":2}',
+    '{"name":"\\ud800"}',
+    '{"n":1e400}',
+    nested(70),
+    '{"x":{"y":1,"y":2}}',
+  ]
 
   it.each(bad)('reads %s as null and the others as they are', (broken) => {
     const text = `{ "@type":"NamespaceChunk", "links" : [ {"a":[1,"]",{"b":"}\\""}]} , ${broken},{"c":",[{"} ] , "prev":null}`

@@ -102,7 +102,9 @@ async function benchPages(page: string, what: string): Promise<number> {
   } finally {
     bare.stop()
   }
-  const cold = await medianLoad(() => Array.from({ length: 20_000 }, (_, i) => `${page}&other=${Date.now()}-${i}`), { seconds: 4 })
+  const cold = await medianLoad(() => Array.from({ length: 20_000 }, (_, i) => `${page}&other=${Date.now()}-${i}`), {
+    seconds: 4,
+  })
   report('page of 20, never in memory', describeLoad(cold))
   const deep = await medianLoad([await deepPage(page, 20)])
   report('page 20, by cursor', describeLoad(deep))
@@ -126,7 +128,10 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
     const urls = Array.from({ length: 2000 }, (_, i) => (i % 2 ? page : `${page}&soak=${minute}-${i}`))
     const { requestsPerSecond, errors } = await load(urls, { seconds: 60 })
     resident.push(residentMiB(market.services['market-api'].pid))
-    report(`minute ${minute + 1}`, `${Math.round(requestsPerSecond)}/s  ${resident.at(-1)} MiB${errors ? `  ${errors} ERRORS` : ''}`)
+    report(
+      `minute ${minute + 1}`,
+      `${Math.round(requestsPerSecond)}/s  ${resident.at(-1)} MiB${errors ? `  ${errors} ERRORS` : ''}`,
+    )
   }
 }
 
@@ -197,7 +202,8 @@ async function newSeller(market: RunningMarket, n: number) {
       '@type': 'Product',
       name: `The ${sku}`,
       sku,
-      description: 'A thing of linen, clay or paper, made by hand in a small series and sold as long as there is one. '.repeat(3),
+      description:
+        'A thing of linen, clay or paper, made by hand in a small series and sold as long as there is one. '.repeat(3),
       category: 'Goods',
       image: [`ipfs://QmVpUrsUrqo5BCDw8PYpMaEedYoCcsaw22cvYUpzukyQDy`],
       offers: [{ '@type': 'Offer', price, priceCurrency: 'CRC' }],
@@ -215,7 +221,12 @@ async function newSeller(market: RunningMarket, n: number) {
     async publish(all: CustomDataLink[]) {
       let head: string | null = null
       for (let i = 0; i < all.length; i += 100) {
-        const chunk = { '@context': NAMESPACE_CONTEXT, '@type': 'NamespaceChunk', prev: head, links: all.slice(i, i + 100) }
+        const chunk = {
+          '@context': NAMESPACE_CONTEXT,
+          '@type': 'NamespaceChunk',
+          prev: head,
+          links: all.slice(i, i + 100),
+        }
         head = await put(chunk)
       }
       const entries = Object.fromEntries(all.map(({ name }) => [name, head]))

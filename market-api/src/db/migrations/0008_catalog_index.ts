@@ -155,7 +155,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     create unique index ux_catalog_products_live on catalog_products (chain_id, operator, seller_address, sku)
       where removed_revision is null`.execute(db)
-  await sql`create index ix_catalog_products_namespace on catalog_products (chain_id, seller_address, operator)`.execute(db)
+  await sql`create index ix_catalog_products_namespace on catalog_products (chain_id, seller_address, operator)`.execute(
+    db,
+  )
   // The total order of catalog.md 4.5 for one seller: a page merges the heads of its sellers' walks along this index.
   await sql`
     create index ix_catalog_products_newest on catalog_products
