@@ -35,6 +35,8 @@ export const Config = z.object({
   MARKET_PIN_BYTES_PER_DAY: env.int(0, 1_000_000_000_000, 104_857_600),
   /** What a client address may pin in a UTC day without signing in; 0 = nothing. */
   MARKET_ANONYMOUS_PIN_BYTES_PER_DAY: env.int(0, 1_000_000_000_000, 33_554_432),
+  /** Days after which what was in a catalog and no profile names any more is unpinned; 0 = everything is kept. */
+  UNPIN_AFTER_DAYS: env.int(0, 3650, 0),
 
   CHAIN_ID: env.int(1, Number.MAX_SAFE_INTEGER, 100),
   RPC: env.url('is required: JSON-RPC of a node of the chain'),

@@ -6,6 +6,7 @@ import { JOBS_CHANNEL } from './fulfillment/insertJobs.ts'
 import { runFulfillmentJob } from './fulfillment/runFulfillmentJob.ts'
 import { pollPayments } from './payments/pollPayments.ts'
 import { purgePinQuotas } from './pinning/store.ts'
+import { SWEEP_SECONDS, sweepPins } from './pinning/sweepPins.ts'
 import { purgeChallenges } from './signIn/verifyChallenge.ts'
 
 /** Notifications make workers quick; this poll makes them sure. */
@@ -14,7 +15,7 @@ const WORKER_POLL_MS = 2000
 /** Every background loop of the service: name, interval, the verb it calls. */
 export async function startJobs(ctx: MarketContext) {
   const { config, log } = ctx
-  const every = (name: string, seconds: number, step: () => Promise<boolean | void>) =>
+  const every = (name: string, seconds: number, step: (signal: AbortSignal) => Promise<boolean | void>) =>
     startLoop({ name, intervalMs: seconds * 1000, log, step })
 
   const workers: Loop[] = Array.from({ length: config.FULFILLMENT_WORKERS }, (_, i) =>
@@ -25,6 +26,7 @@ export async function startJobs(ctx: MarketContext) {
     every('catalog', config.CATALOG_POLL_SECONDS, () => ctx.indexer.follow()),
     every('catalog-purge', PURGE_SECONDS, () => purgeCatalog(ctx)),
     every('purge', 3600, async () => void (await Promise.all([purgeChallenges(ctx), purgePinQuotas(ctx)]))),
+    every('pin-sweep', SWEEP_SECONDS, (signal) => sweepPins(ctx, signal)),
     ...workers,
   ]
   const listening = await ctx.database.listen(JOBS_CHANNEL, () => {

@@ -1,27 +1,17 @@
 import { readFileSync } from 'node:fs'
-import type { CustomDataLink } from '@market/contracts/link'
 import { productLinkName } from '@market/contracts/catalogDocuments'
-import { sql } from 'kysely'
 import { keccak256 } from 'viem'
 import { privateKeyToAccount } from 'viem/accounts'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import type { LinkSignatures, SignatureVerdict } from '../src/catalog/linkSignatures.ts'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startCatalog } from './catalogWorld.ts'
 
 const NOW = Math.floor(Date.now() / 1000)
 
 let world: Awaited<ReturnType<typeof startCatalog>>
-let signatures: LinkSignatures
 beforeAll(async () => {
   world = await startCatalog({ CATALOG_HOLD_TO_SIGNING_KEYS: 'true' })
-  signatures = world.ctx.signatures
 })
 afterAll(() => world?.close())
-// Every test has sellers of its own; what else it turned it leaves as it was.
-afterEach(() => {
-  world.ctx.signatures = signatures
-  world.ctx.now = () => new Date()
-})
 
 type Seller = ReturnType<(typeof world)['seller']>
 type Item = {
@@ -38,7 +28,7 @@ async function listing(sellers: Seller[], operator?: string) {
     listed: (body.products as Item[]).map(
       ({ seller, product }) => `${seller} ${product.sku} ${product.offers[0]!.price}`,
     ),
-    errors: body.errors as { avatar: string; stage: string; code: string; cid: string | null; index?: number }[],
+    errors: body.errors as object[],
     dropped: body.diagnostics.dropped as Record<string, number>,
   }
 }
@@ -171,74 +161,6 @@ describe('whose link counts', () => {
     await client.publish(links)
     await world.follow()
     expect((await listing([client])).listed).toEqual([`${client.address} mug 24`])
-  })
-})
-
-describe('what the chain says about a signature', () => {
-  /** The chain's word about links of this seller, from now on. */
-  const says = (about: Seller, verdict: SignatureVerdict, of: (link: CustomDataLink) => boolean = () => true) => {
-    world.ctx.signatures = {
-      check: async (link, digest) =>
-        link.signerAddress === about.address && of(link) ? verdict : signatures.check(link, digest),
-    }
-  }
-  /** As much later, with what is due by then looked at again. */
-  async function later(seconds: number) {
-    world.ctx.now = () => new Date(Date.now() + seconds * 1000)
-    await sql`update catalog_namespaces set recheck_at = now()
-      where recheck_at <= ${world.ctx.now()}`.execute(world.ctx.db)
-    await world.follow()
-  }
-
-  it('catalog:19 a link nobody could be asked about is an error, no older one stands in, and it is asked again', async () => {
-    const seller = world.seller(140)
-    const newer = await seller.offer('mug', 26, NOW - 90)
-    const { chunks } = await seller.publish([
-      await seller.offer('mug', 24, NOW - 100),
-      await seller.offer('bowl', 5, NOW - 100),
-      newer,
-    ])
-    says(seller, { kind: 'unknown', reason: 'eth_call: no answer in time' }, ({ nonce }) => nonce === newer.nonce)
-    const down = await listing([seller])
-    expect(down.listed).toEqual([`${seller.address} bowl 5`])
-    expect(down.errors).toEqual([
-      {
-        avatar: seller.address,
-        stage: 'link',
-        code: 'UNVERIFIED',
-        cid: chunks[0],
-        index: 2,
-        message: 'The chain could not be asked about the signature',
-      },
-    ])
-    world.ctx.signatures = signatures
-    await later(11)
-    expect(await listing([seller])).toMatchObject({
-      listed: [`${seller.address} mug 26`, `${seller.address} bowl 5`],
-      errors: [],
-    })
-  })
-
-  it('catalog:22 an account without code that becomes a Safe sells after a minute, without another publication', async () => {
-    const safe = world.seller(141)
-    await safe.publish([await safe.offer('mug', 24, NOW - 100)])
-    says(safe, { kind: 'invalid', code: 'SIG_SHAPE', reason: 'not 65 bytes', account: 'none' })
-    expect(await listing([safe])).toEqual({ listed: [], errors: [], dropped: { SIG_SHAPE: 1 } })
-    says(safe, { kind: 'valid', signer: safe.address, block: 7n })
-    await later(30)
-    expect((await listing([safe])).listed).toEqual([])
-    await later(61)
-    expect((await listing([safe])).listed).toEqual([`${safe.address} mug 24`])
-  })
-
-  it('a Safe whose owners changed sells no more, ten minutes later at most', async () => {
-    const safe = world.seller(142)
-    await safe.publish([await safe.offer('mug', 24, NOW - 100)])
-    says(safe, { kind: 'valid', signer: safe.address, block: 7n })
-    expect((await listing([safe])).listed).toEqual([`${safe.address} mug 24`])
-    says(safe, { kind: 'invalid', code: 'SIGNER', reason: 'refused', account: 'contract' })
-    await later(601)
-    expect(await listing([safe])).toEqual({ listed: [], errors: [], dropped: { SIGNER: 1 } })
   })
 })
 

@@ -287,7 +287,7 @@ describe('the namespace', () => {
 })
 
 describe('change', () => {
-  it('shows a change after the next round, reading only what is new', async () => {
+  it('catalog:41 shows a change after the next round, reading only what is new, and never more than 100 at once', async () => {
     await world.forget()
     const seller = world.seller(20)
     const at = now() - 1000
@@ -302,6 +302,8 @@ describe('change', () => {
     expect(world.asked.ipfs - before).toBe(4)
     const { body } = await world.page({ avatars: seller.address, pageSize: '100' })
     expect(prices(body)['p-7']).toBe(99)
+    const most = await world.page({ avatars: seller.address, pageSize: '1000' })
+    expect([most.body.products.length, most.headers.has('x-next-cursor')]).toEqual([100, true])
     expect(body.products[0].indexInChunk).toBe(50)
   })
 

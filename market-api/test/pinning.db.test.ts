@@ -208,7 +208,7 @@ describe('pin', () => {
     await send('/api/pin', body)
     const rows = await market.ctx.db
       .selectFrom('pins')
-      .selectAll()
+      .select(['cid', 'subject', 'kind', 'size', 'pinned_at'])
       .where('cid', '=', json.cid)
       .orderBy('subject')
       .execute()

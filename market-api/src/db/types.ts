@@ -258,6 +258,8 @@ export type MarketDatabase = {
     kind: string
     size: number
     pinned_at: Date
+    reached_by: Generated<string[]>
+    unreachable_since: Date | null
   }
   pin_quotas: {
     subject: string

@@ -9,6 +9,7 @@ import * as catalogIndex from './0008_catalog_index.ts'
 import * as pins from './0009_pins.ts'
 import * as oneOffSales from './0010_one_off_sales.ts'
 import * as sellerGateways from './0011_seller_gateways.ts'
+import * as unpin from './0012_unpin.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -22,4 +23,5 @@ export const migrations = {
   '0009_pins': pins,
   '0010_one_off_sales': oneOffSales,
   '0011_seller_gateways': sellerGateways,
+  '0012_unpin': unpin,
 }
