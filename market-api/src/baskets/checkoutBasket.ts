@@ -1,4 +1,5 @@
 import { orderId as makeOrderId, paymentReference as makeReference } from '@market/contracts/ids'
+import { decimalFromWei } from '@market/contracts/money'
 import { inTransaction } from '@market/kit/db'
 import { InvalidError } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
@@ -50,6 +51,8 @@ export async function checkoutBasket(ctx: MarketContext, basketId: string, query
   if (!created) return { created, ...(await earlierOrder(ctx, basketId)) }
   ctx.failpoint('checkout.committed')
   ctx.metrics.ordersCreated.inc()
+  // Rounded to a double: a histogram, not an account.
+  ctx.metrics.orderValueCrc.observe(Number(decimalFromWei(draft.priceWei)))
   ctx.log.info({ orderId, lines: draft.lines.length }, 'order created')
   return { created, orderId, paymentReference }
 }
