@@ -53,7 +53,13 @@ const PIN_LOCKS = 12
  */
 export async function recordPin(
   db: Kysely<MarketDatabase>,
-  { cid, subject, kind, size, pinned_at }: { cid: string; subject: string; kind: string; size: number; pinned_at: Date },
+  {
+    cid,
+    subject,
+    kind,
+    size,
+    pinned_at,
+  }: { cid: string; subject: string; kind: string; size: number; pinned_at: Date },
 ): Promise<boolean> {
   const { rows } = await sql<{ is_new: boolean }>`
     with turn as materialized (select pg_advisory_xact_lock_shared(${PIN_LOCKS}, hashtext(${cid})))

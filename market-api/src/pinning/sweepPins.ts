@@ -172,13 +172,14 @@ async function listUnreadSellers({ db, config }: MarketContext, followed: Map<st
 async function namesInPayloads(ctx: MarketContext, since: string, signal?: AbortSignal): Promise<Names> {
   const names: Names = new Map()
   let after = { cid: '', avatar: '' }
-  while (!signal?.aborted) {
+  for (;;) {
+    if (signal?.aborted) return names
     const { rows } = await sql<{ cid: string; avatar: string }>`
       select distinct payload_cid as cid, avatar from catalog_links
       where removed_revision is null and added_revision > ${since}
         and (payload_cid, avatar) > (${after.cid}, ${after.avatar})
       order by payload_cid, avatar limit 500`.execute(ctx.db)
-    if (rows.length === 0) break
+    if (rows.length === 0) return names
     after = rows.at(-1)!
     const documents = await ctx.db
       .selectFrom('catalog_payloads')
@@ -192,7 +193,6 @@ async function namesInPayloads(ctx: MarketContext, since: string, signal?: Abort
       rows.map(({ cid, avatar }) => ({ avatar, cids: found.get(cid) ?? [] })),
     )
   }
-  return names
 }
 
 /** What profiles name: their picture, and namespaces beyond those that are indexed. Whose profile can't be had is not complete. */
@@ -280,8 +280,8 @@ async function compare(
   const due: PinReach[] = []
   const counts = { pins: 0, reached: 0, unreachable: 0, kept: 0 }
   let after = ''
-  while (!signal?.aborted) {
-    const page = await listPinned(ctx.db, after, 500)
+  for (;;) {
+    const page = signal?.aborted ? [] : await listPinned(ctx.db, after, 500)
     if (page.length === 0) break
     after = page.at(-1)!.cid
     const indexed = await listIndexed(
@@ -334,7 +334,7 @@ async function unpinAll(
       if (signal?.aborted) return unpinned
       if (named.has(cid) || !reachedBy.every(isAsSeen)) continue
       const gone = await inTransaction(ctx.db, async (tx) => {
-        if ((await listIndexed(tx, [cid])).has(cid) || !(await removePin(tx, cid, cutoff))) return false
+        if (!(await removePin(tx, cid, cutoff))) return false
         // IPFS within the transaction: the row goes only if the pin does, and nobody pins the same bytes in between.
         await ctx.ipfs.unpin(cid)
         return true

@@ -138,8 +138,12 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
 const residentMiB = (pid: number) =>
   Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024)
 
-/** As an operator runs it: warnings and access lines, and no look at the registry that would disturb. */
-const restart = (market: RunningMarket) => market.services['market-api'].restart({ CATALOG_POLL_SECONDS: '3600' })
+/**
+ * No look at the registry that would disturb, and no access lines: this process would have to read them all, and it is the one
+ * that makes the load. In a container they cost the market about a tenth of a page.
+ */
+const restart = (market: RunningMarket) =>
+  market.services['market-api'].restart({ CATALOG_POLL_SECONDS: '3600', LOG_LEVEL: 'warn' })
 
 function catalogUrl(market: RunningMarket, avatars: string[]): string {
   const params = new URLSearchParams(avatars.map((avatar): [string, string] => ['avatars', avatar]))
