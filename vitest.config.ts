@@ -5,6 +5,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 const LONGEST = [
   'acceptance/crash',
   'acceptance/start',
+  'acceptance/catalogCommands',
   'acceptance/purchase',
   'acceptance/embedded',
   'market-api/test',

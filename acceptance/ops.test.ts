@@ -30,6 +30,7 @@ it.each([
   [['mapping-codedisp', '100', SELLER, 'v', ' '], 'pool_id cannot be empty'],
   [['mapping-codedisp', '100', SELLER, 'v', 'p', 'https://x/'], 'download_url must contain {code}'],
   [['mapping-codedisp', '100', SELLER, 'v', 'p', 'x/{code}'], 'download_url must be an absolute http or https URL'],
+  [['gateway', '100', SELLER, '0x12'], 'gateway must be a 0x hex address (got: 0x12)'],
   [['seed-pool', 'p', ' '], 'code_or_file cannot be empty'],
   [['seed-pool', 'p', 'no-such-file', '--file'], 'File not found: no-such-file'],
 ])('says what is wrong with %j', (args, message) => {

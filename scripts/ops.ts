@@ -4,7 +4,14 @@ import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { type CodesDatabase, seedPool, upsertCodeMapping } from '@market/codedispenser/ops'
 import { type Database, openDatabase } from '@market/kit/db'
 import { messageOf } from '@market/kit/errors'
-import { generateSigningKey, type MarketDatabase, UnknownOfferTypeError, upsertRoute } from '@market/market-api/ops'
+import {
+  generateSigningKey,
+  type MarketDatabase,
+  removeGateway,
+  UnknownOfferTypeError,
+  upsertGateway,
+  upsertRoute,
+} from '@market/market-api/ops'
 import { Command, CommanderError } from 'commander'
 import { addCatalogCommands } from './catalog.ts'
 import { UsageError } from './usageError.ts'
@@ -92,6 +99,27 @@ ops
   )
 
 ops
+  .command('gateway')
+  .description("Put a payment gateway on record as a seller's. Without it the catalog names no place to pay there.")
+  .argument('<chain_id>', 'chain, 100 is Gnosis')
+  .argument('<seller>', 'seller address')
+  .argument('<gateway>', 'address of the gateway')
+  .option('--remove', 'take it off the record')
+  .addHelpText(
+    'after',
+    '\nExample:\n  npm run ops -- gateway 100 0x943186fbcfd74fd575bcf9aa76a53f56b2f06aba 0x5b2cb3c5a1cbb6b1b3be7f1d2a5d8a9a1c0f7e11',
+  )
+  .action(async (chain: string, seller: string, gateway: string, options: { remove?: boolean }) => {
+    const record = {
+      chainId: chainId(chain),
+      seller: address(seller, 'seller'),
+      gateway: address(gateway, 'gateway'),
+    }
+    const done = await withMarket((db) => (options.remove ? removeGateway(db, record) : upsertGateway(db, record)))
+    finish('gateway', { ...record, gatewayRecord: done }, `gateway ${done}`)
+  })
+
+ops
   .command('jwt-key')
   .description('Make a signing key for MARKET_JWT_PRIVATE_KEY and print it. It is kept nowhere else.')
   .action(async () => {
@@ -162,11 +190,11 @@ function chainId(text: string): number {
   return Number(text)
 }
 
-function address(text: string): string {
+function address(text: string, what = 'seller_address'): string {
   try {
     return normalizeAddress(text)
   } catch (error) {
-    if (error instanceof AddressError) throw new UsageError(`seller_address must be a 0x hex address (got: ${text})`)
+    if (error instanceof AddressError) throw new UsageError(`${what} must be a 0x hex address (got: ${text})`)
     throw error
   }
 }

@@ -69,6 +69,21 @@ export async function upsertGateway(
   return inserted ? 'created' : 'unchanged'
 }
 
+/** Takes a gateway off the record again. */
+export async function removeGateway(
+  db: Kysely<MarketDatabase>,
+  { chainId, seller, gateway }: { chainId: number; seller: string; gateway: string },
+): Promise<'removed' | 'unchanged'> {
+  const removed = await db
+    .deleteFrom('seller_gateways')
+    .where('chain_id', '=', chainId)
+    .where('seller_address', '=', seller)
+    .where('gateway_address', '=', gateway)
+    .returning('seller_address')
+    .executeTakeFirst()
+  return removed ? 'removed' : 'unchanged'
+}
+
 /** The IPFS the configuration names: Kubo's RPC when set, else the embedded store. */
 export async function openIpfs(
   config: Pick<Config, 'IPFS_RPC_URL' | 'IPFS_RPC_BEARER' | 'IPFS_STORE_DIR' | 'IPFS_TIMEOUT_MS'>,

@@ -334,7 +334,7 @@ async function unpinAll(
       if (signal?.aborted) return unpinned
       if (named.has(cid) || !reachedBy.every(isAsSeen)) continue
       const gone = await inTransaction(ctx.db, async (tx) => {
-        if (!(await removePin(tx, cid, cutoff))) return false
+        if ((await listIndexed(tx, [cid])).has(cid) || !(await removePin(tx, cid, cutoff))) return false
         // IPFS within the transaction: the row goes only if the pin does, and nobody pins the same bytes in between.
         await ctx.ipfs.unpin(cid)
         return true
