@@ -4,6 +4,7 @@ import { profileCidOfDigest } from '@market/contracts/cid'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { purgeCatalog } from '../src/catalog/indexer.ts'
+import { upsertRoute } from '../src/ops.ts'
 import { indexOf, OPERATOR, product, profileOf, startCatalog } from './catalogWorld.ts'
 
 const vectors = new URL('../../packages/contracts/vectors/catalog/', import.meta.url)
@@ -481,6 +482,25 @@ describe('change', () => {
     expect(body.errors).toMatchObject([{ avatar: b.address, code: 'NOT_FOLLOWED' }])
     Object.assign(world.ctx.config, { CATALOG_MAX_VISITED_AVATARS: 10_000 })
   })
+})
+
+it('forgets a visitor nobody has asked for in a day, and keeps a seller', async () => {
+  const [visitor, asked, sellerOfOurs] = [world.seller(35), world.seller(36), world.seller(37)]
+  for (const one of [visitor, asked, sellerOfOurs]) await one.publish([await one.offer('x', 1, now() - 5)])
+  await upsertRoute(world.ctx.db, { chainId: 100, seller: sellerOfOurs.address, sku: 'x', offerType: 'codedispenser' })
+  await world.page({ avatars: [visitor.address, asked.address] })
+  await world.follow()
+  await sql`update catalog_avatars set requested_at = now() - interval '25 hours' where requested_at is not null`.execute(
+    world.ctx.db,
+  )
+  world.ctx.pages.clear()
+  expect(skus((await world.page({ avatars: asked.address })).body)).toEqual(['x'])
+  await purgeCatalog(world.ctx)
+  const { rows } = await sql<{ avatar: string }>`select avatar from catalog_avatars`.execute(world.ctx.db)
+  const left = rows.map(({ avatar }) => avatar)
+  expect(left).toContain(asked.address)
+  expect(left).toContain(sellerOfOurs.address)
+  expect(left).not.toContain(visitor.address)
 })
 
 describe('search', () => {

@@ -191,6 +191,11 @@ export async function purgeCatalog(ctx: MarketContext): Promise<void> {
   await sql`delete from catalog_products where removed_revision <= ${keptFrom} and chain_id = ${chainId}`.execute(
     ctx.db,
   )
+  // Who sells nothing here any more is followed on as a visitor.
+  await sql`
+    update catalog_avatars a set requested_at = now() where chain_id = ${chainId} and requested_at is null
+      and not exists (select from market_service_routes r
+        where r.chain_id = a.chain_id and r.seller_address = a.avatar and r.enabled)`.execute(ctx.db)
   await sql`
     delete from catalog_avatars where chain_id = ${chainId}
       and requested_at < now() - make_interval(days => ${VISIT_DAYS})`.execute(ctx.db)

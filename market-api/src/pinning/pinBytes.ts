@@ -24,7 +24,7 @@ export async function pinBytes(ctx: MarketContext, pinner: Pinner, bytes: Uint8A
     isNew = await recordPin(ctx.db, pin)
     return await ctx.ipfs.put(bytes)
   } catch (error) {
-    await returnPin(ctx.db, pin)
+    if (isNew) await returnPin(ctx.db, pin)
     await returnQuota(ctx.db, pinner, day, bytes.length)
     throw upstreamError(error)
   }
