@@ -160,30 +160,64 @@ describe('what a current profile reaches', () => {
     expect(isStored(link.cid)).toBe(true)
   })
 
-  it('stays when it was published again between the look at the catalog and the unpinning', async () => {
+  it.each(['another avatar in a product', 'its own avatar as its picture'])(
+    'stays when it is named again while a sweep is at work, by %s',
+    async (how) => {
+      const seller = newSeller()
+      const shared = await pin(image(11))
+      const mug = await seller.offer('mug', 1, { image: [`ipfs://${shared}`] })
+      await seller.publish([mug])
+      await indexed(seller)
+      await sweepIn(0)
+      const { profile } = await seller.publish([])
+      await indexed(seller)
+      await sweepIn(1)
+      const other = newSeller()
+      const again = await other.offer('vase', 1, { image: [`ipfs://${shared}`] })
+      // Profiles are looked at after payloads: by now the sweep has seen all of these that there were.
+      const { get } = world.ctx.ipfs
+      world.ctx.ipfs.get = async (cid, options) => {
+        if (cid === profile) {
+          world.ctx.ipfs.get = get
+          if (how.startsWith('another')) await other.publish([again])
+          else await seller.publish([], { profile: { imageUrl: `ipfs://${shared}` } })
+          await indexed(seller, other)
+        }
+        return get(cid, options)
+      }
+      await sweepIn(KEEP_DAYS + 1)
+      expect(isStored(shared)).toBe(true)
+      // Of an avatar that published meanwhile, all waits for the next sweep.
+      expect(isStored(mug.cid)).toBe(how.startsWith('its own'))
+    },
+  )
+
+  it('stays when it is pinned or sold again right before it would have gone', async () => {
     const seller = newSeller()
-    const [shown, hidden] = [await pin(image(11)), await pin(image(12))]
-    const before = await seller.offer('mug', 1, { image: [`ipfs://${shown}`] })
-    const aside = await seller.offer('cup', 1, { image: [`ipfs://${hidden}`] })
-    await seller.publish([before, aside])
+    const offers = await Promise.all([1, 2, 3].map((price) => seller.offer(`mug-${price}`, price)))
+    await seller.publish(offers)
     await indexed(seller)
     await sweepIn(0)
-    await seller.publish([aside])
+    await seller.publish([])
     await indexed(seller)
     await sweepIn(1)
-    // By now both image and product may go. While the sweep is at work, somebody else puts the image into a product.
-    const other = newSeller()
-    const again = await other.offer('vase', 1, { image: [`ipfs://${shown}`] })
-    const { readDigests } = world.ctx.nameRegistry
-    world.ctx.nameRegistry.readDigests = async (avatars) => {
-      world.ctx.nameRegistry.readDigests = readDigests
-      const digests = await readDigests(avatars)
-      await other.publish([again])
-      await indexed(other)
-      return digests
+    const { unpin } = world.ctx.ipfs
+    const left = offers.map(({ cid, name }) => ({ cid, sku: name.slice('product/'.length) }))
+    let kept: typeof left = []
+    world.ctx.ipfs.unpin = async (cid) => {
+      if (kept.length === 0 && left.some((one) => one.cid === cid)) {
+        kept = left.filter((one) => one.cid !== cid)
+        const [sold, pinned] = kept as [(typeof left)[0], (typeof left)[0]]
+        const other = newSeller()
+        await other.publish([other.productLink(sold.sku, sold.cid, Math.floor(BEGIN / 1000))])
+        await indexed(other)
+        await pin(product(pinned.sku, Number(pinned.sku.slice(-1))))
+      }
+      await unpin(cid)
     }
     await sweepIn(KEEP_DAYS + 1)
-    expect(stored({ shown, before: before.cid })).toEqual({ shown: true, before: false })
+    expect(kept).toHaveLength(2)
+    expect(left.filter(({ cid }) => isStored(cid))).toEqual(kept)
   })
 })
 
@@ -281,9 +315,14 @@ describe('what no profile names any more', () => {
     await sweepIn(1)
     days += 20
     const { token } = await world.ctx.tokens.issue({ address: seller.address, chainId: 100 }, 'shop.example.com')
-    expect(await pin(mug, { headers: { Authorization: `Bearer ${token}` } })).toBe(link.cid)
-    await sweepIn(KEEP_DAYS - 20)
-    expect([isStored(link.cid), (await pins(link.cid)).length]).toEqual([true, 2])
+    const headers = { Authorization: `Bearer ${token}` }
+    expect(await pin(mug, { headers })).toBe(link.cid)
+    await sweepIn(1)
+    expect(await pins(link.cid)).toHaveLength(2)
+    await sweepIn(KEEP_DAYS - 5)
+    await pin(mug, { headers })
+    await sweepIn(5)
+    expect(isStored(link.cid)).toBe(true)
     await sweepIn(KEEP_DAYS - 1)
     expect(isStored(link.cid)).toBe(true)
     await sweepIn(1)
@@ -307,25 +346,28 @@ async function withGarbage() {
 }
 
 describe('doubt keeps', () => {
-  it('all while a seller with a service route can not be read, and nothing is marked meanwhile', async () => {
-    const { garbage, seller, other } = await withGarbage()
-    const broken = newSeller()
-    await sellsHere(broken)
-    const { profile } = await broken.publish([await broken.offer('vase', 1)])
-    world.faults.set(profile, 'missing')
-    await world.follow()
-    await seller.publish([])
-    await indexed(seller)
-    await sweepIn(0)
-    expect(isStored(garbage)).toBe(true)
-    expect(await pins(other.cid)).toMatchObject([{ unreachable_since: null }])
+  it.each(['profile', 'chunk'] as const)(
+    'all while the %s of a seller with a service route is out of reach',
+    async (what) => {
+      const { garbage, seller, other } = await withGarbage()
+      const broken = newSeller()
+      await sellsHere(broken)
+      const documents = await broken.publish([await broken.offer('vase', 1)])
+      world.faults.set(documents[what], 'missing')
+      await world.follow()
+      await seller.publish([])
+      await indexed(seller)
+      await sweepIn(0)
+      expect(isStored(garbage)).toBe(true)
+      expect(await pins(other.cid)).toMatchObject([{ unreachable_since: null }])
 
-    world.faults.clear()
-    await indexed(broken)
-    await sweepIn(0)
-    expect(isStored(garbage)).toBe(false)
-    expect(await pins(other.cid)).toMatchObject([{ unreachable_since: world.ctx.now() }])
-  })
+      world.faults.clear()
+      await indexed(broken)
+      await sweepIn(0)
+      expect(isStored(garbage)).toBe(false)
+      expect(await pins(other.cid)).toMatchObject([{ unreachable_since: world.ctx.now() }])
+    },
+  )
 
   it('all while a seller is behind the chain, and when the operator switched the seller off no more', async () => {
     const { garbage } = await withGarbage()
@@ -375,6 +417,15 @@ describe('doubt keeps', () => {
         await indexed(seller)
       },
     ],
+    [
+      'has an older version, needed by nobody, that is out of reach',
+      async ({ seller, other }) => {
+        const older = seller.productLink('cup', cidV0(new Uint8Array(5)), 1)
+        await seller.publish([other], { prev: await pin(chunkOf([older] as never, null)) })
+        await indexed(seller)
+      },
+    ],
+    ['waits for another try', () => sql`update catalog_avatars set retry_at = now()`.execute(world.ctx.db)],
     [
       'has a link whose payload is not known',
       async ({ seller, other }) => {
@@ -437,26 +488,26 @@ describe('doubt keeps', () => {
     expect(isStored(garbage)).toBe(false)
   })
 
-  it('what one avatar gave up and another, not to be read at the moment, was seen to name', async () => {
+  it('what one avatar gave up and another, not to be read at the moment, was seen to name long ago', async () => {
     const [first, second] = [newSeller(), newSeller()]
     const shared = await pin(image(31))
-    const uses = async (seller: ReturnType<typeof newSeller>, sku: string) =>
-      seller.offer(sku, 1, { image: [`ipfs://${shared}`] })
-    await first.publish([await uses(first, 'mug')])
-    await second.publish([await uses(second, 'cup')])
-    await indexed(first, second)
+    await first.publish([await first.offer('mug', 1, { image: [`ipfs://${shared}`] })])
+    await indexed(first)
     await sweepIn(0)
     await first.publish([])
-    await second.publish([])
+    await second.publish([await second.offer('cup', 1, { image: [`ipfs://${shared}`] })])
     await indexed(first, second)
     await sweepIn(1)
-    const { profile } = await second.publish([], { profile: { name: 'E' } })
+    await second.publish([])
+    await indexed(second)
+    await sweepIn(1)
+    const { profile } = await first.publish([], { profile: { name: 'E' } })
     world.faults.set(profile, 'missing')
     await indexed(first, second)
     await sweepIn(KEEP_DAYS + 1)
     expect(isStored(shared)).toBe(true)
     world.faults.clear()
-    await indexed(second)
+    await indexed(first)
     await sweepIn(0)
     expect(isStored(shared)).toBe(false)
   })

@@ -10,8 +10,6 @@ export type Log = {
 
 /** One JSON object a line on stdout. */
 export function createLog(service: string, level: string | undefined): Log {
-  // Whoever reads our log may be gone; that is no reason to hang or to die.
-  process.stdout.on('error', () => {})
   const options: LoggerOptions = {
     // An unknown level is reported with the rest of the configuration, by a log that works.
     level: level !== undefined && level in pino.levels.values ? level : 'info',
@@ -20,8 +18,12 @@ export function createLog(service: string, level: string | undefined): Log {
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: describeError },
   }
-  return pino(options, stdoutInBatches()) as unknown as Log
+  stdout ??= stdoutInBatches()
+  return pino(options, stdout) as unknown as Log
 }
+
+/** One for the process, however many logs. */
+let stdout: ReturnType<typeof stdoutInBatches> | undefined
 
 /** What a process that is killed may have left unsaid, in ms. */
 const BATCH_MS = 20
@@ -32,6 +34,8 @@ const WARN = 40
  * goes out at once, with all before it: a dying process has said its last word.
  */
 function stdoutInBatches() {
+  // Whoever reads our log may be gone; that is no reason to hang or to die.
+  process.stdout.on('error', () => {})
   let waiting = ''
   let timer: NodeJS.Timeout | undefined
   const flush = () => {
