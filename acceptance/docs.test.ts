@@ -56,8 +56,8 @@ describe('docs/operations.md', () => {
   )
   const queries = blocks.map((block) => ({
     ofCodes: block.startsWith('-- circles_codedisp'),
-    // psql's ways of ending a query, and its variable.
-    sql: block.replaceAll(":'order'", "'ord_x'").replace(/\\gx|;\s*$/, ''),
+    // psql's ways of ending a query, and its variables.
+    sql: block.replaceAll(/:'\w+'/g, "'x'").replace(/\\gx|;\s*$/, ''),
   }))
 
   it.each([

@@ -45,7 +45,8 @@ await runService(log, async (): Promise<Running> => {
       async quiesce() {
         stopping = true
         await jobs.stop()
-        for (const name of ['payments', 'catalog', 'catalog-purge', 'pin-sweep']) await releaseLease(ctx.db, name, ctx.instance)
+        for (const name of ['payments', 'catalog', 'catalog-purge', 'pin-sweep'])
+          await releaseLease(ctx.db, name, ctx.instance)
       },
       close: database.close,
     }

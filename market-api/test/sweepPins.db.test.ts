@@ -9,8 +9,10 @@ import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { purgeCatalog } from '../src/catalog/indexer.ts'
 import { IpfsUnavailableError } from '../src/catalog/ipfs/ipfs.ts'
+import { Config } from '../src/config.ts'
 import type { MarketContext } from '../src/context.ts'
-import { cidsIn, sweepPins } from '../src/pinning/sweepPins.ts'
+import { cidsIn } from '../src/pinning/catalogNames.ts'
+import { sweepPins } from '../src/pinning/sweepPins.ts'
 import { chunkOf, indexOf, OPERATOR, product, profileOf, startCatalog } from './catalogWorld.ts'
 
 type World = Awaited<ReturnType<typeof startCatalog>>
@@ -295,12 +297,16 @@ describe('what no profile names any more', () => {
   })
 
   it('stays as it is by default', async () => {
-    const market = await start({ UNPIN_AFTER_DAYS: '' })
-    expect(market.ctx.config.UNPIN_AFTER_DAYS).toBe(0)
-    const cid = await pin(product('mug', 1), { at: market })
-    await sql`update pins set reached_by = '{0x00}', unreachable_since = '2020-01-01'`.execute(market.ctx.db)
-    await sweepIn(1000, market)
-    expect([isStored(cid, market), (await pins(cid, market)).length]).toEqual([true, 1])
+    const { garbage } = await withGarbage()
+    const { config } = world.ctx
+    const byDefault = Config.shape.UNPIN_AFTER_DAYS.parse(undefined)
+    world.ctx.config = { ...config, UNPIN_AFTER_DAYS: byDefault }
+    try {
+      await sweepIn(1000)
+    } finally {
+      world.ctx.config = config
+    }
+    expect([byDefault, isStored(garbage)]).toEqual([0, true])
   })
 
   it('goes for all who pinned it, once the last of them did so long enough ago', async () => {
@@ -568,11 +574,23 @@ describe('a sweep that is interrupted', () => {
     expect(await pins(garbage)).toEqual([])
   })
 
-  it('unpins nothing once the process is to stop', async () => {
-    const { garbage } = await withGarbage()
+  it('unpins no more once the process is to stop', async () => {
+    await withGarbage()
     await sql`delete from leases`.execute(world.ctx.db)
-    await sweepPins(world.ctx, AbortSignal.abort())
-    expect(isStored(garbage)).toBe(true)
+    const stopping = new AbortController()
+    const { unpin } = world.ctx.ipfs
+    const gone: string[] = []
+    world.ctx.ipfs.unpin = async (cid) => {
+      gone.push(cid)
+      stopping.abort()
+      await unpin(cid)
+    }
+    await sweepPins(world.ctx, stopping.signal)
+    expect(gone).toHaveLength(1)
+    await sweepPins(world.ctx, stopping.signal)
+    expect(gone).toHaveLength(1)
+    await sweepPins(world.ctx)
+    expect(gone.length).toBeGreaterThan(2)
   })
 
   it('is one for all replicas and one a day', async () => {

@@ -4,6 +4,7 @@ declare module 'autocannon' {
     requests: { average: number }
     latency: { p50: number; p99: number }
     errors: number
+    timeouts: number
     non2xx: number
   }
   export default function autocannon(options: {

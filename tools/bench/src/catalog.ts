@@ -130,7 +130,7 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
     resident.push(residentMiB(market.services['market-api'].pid))
     report(
       `minute ${minute + 1}`,
-      `${Math.round(requestsPerSecond)}/s  ${resident.at(-1)} MiB${errors ? `  ${errors} ERRORS` : ''}`,
+      `${Math.round(requestsPerSecond)}/s  ${resident.at(-1)} MiB${errors && `  (${errors})`}`,
     )
   }
 }

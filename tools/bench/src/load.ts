@@ -1,6 +1,6 @@
 import autocannon from 'autocannon'
 
-export type Load = { requestsPerSecond: number; p50: number; p99: number; errors: number }
+export type Load = { requestsPerSecond: number; p50: number; p99: number; errors: string }
 
 /** Steady load on one URL, or on each in turn; keep-alive, no pipelining. */
 export async function load(
@@ -19,8 +19,18 @@ export async function load(
     requestsPerSecond: result.requests.average,
     p50: result.latency.p50,
     p99: result.latency.p99,
-    errors: result.errors + result.non2xx,
+    errors: describeErrors(result),
   }
+}
+
+/** Empty when all went well. */
+function describeErrors(result: { errors: number; timeouts: number; non2xx: number }): string {
+  const counts = [
+    [result.errors - result.timeouts, 'connections lost'],
+    [result.timeouts, 'timed out'],
+    [result.non2xx, 'not 2xx'],
+  ] as const
+  return counts.flatMap(([n, what]) => (n > 0 ? [`${n} ${what}`] : [])).join(', ')
 }
 
 /** The median of `runs` loads, by requests per second. */
@@ -45,4 +55,4 @@ export function report(what: string, figure: string, aim = ''): void {
 }
 
 export const describeLoad = ({ requestsPerSecond, p50, p99, errors }: Load) =>
-  `${Math.round(requestsPerSecond)}/s  p50 ${p50} ms  p99 ${p99} ms${errors ? `  ${errors} ERRORS` : ''}`
+  `${Math.round(requestsPerSecond)}/s  p50 ${p50} ms  p99 ${p99} ms${errors && `  (${errors})`}`
