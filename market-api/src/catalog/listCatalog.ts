@@ -30,9 +30,10 @@ export type CatalogQuery = {
 }
 
 export type CatalogPage = {
-  body: object
+  /** JSON. */
+  text: string
   /** What a client would notice a change of: not the time, not the cursor. */
-  substance: string
+  substance: string[]
   nextCursor: string | undefined
   /** The catalog changed since the cursor was given out, too long ago to show it as it was. */
   snapshotChanged: boolean
@@ -92,21 +93,24 @@ export async function listCatalog(ctx: MarketContext, query: CatalogQuery): Prom
   const nextCursor = more && encodeCursor({ start: skipped + items.length, snapshot, after: place(more.last) })
   const behind = scopes.filter((one) => one.behind).map(({ avatar }) => avatar)
   const told = diagnostics ? explain(resolved!) : undefined
+  const head = {
+    '@context': AGGREGATE_CONTEXT,
+    '@type': 'AggregatedCatalog',
+    operator,
+    chainId: ctx.config.CHAIN_ID,
+    window: { '@type': 'AggregatedCatalogWindow', ...window },
+    avatarsScanned: avatars,
+  }
+  const listed = { products, errors, ...(told ? { diagnostics: told } : {}) }
+  const tail = {
+    freshness: { checkedAt: state.checkedAt?.toISOString() ?? null, block: state.checkedBlock, behind },
+    ...(nextCursor ? { nextCursor } : {}),
+  }
+  // Joined as text: what is listed is most of a page, and written once it serves for its name as well.
+  const substance = JSON.stringify(listed)
   return {
-    body: {
-      '@context': AGGREGATE_CONTEXT,
-      '@type': 'AggregatedCatalog',
-      operator,
-      chainId: ctx.config.CHAIN_ID,
-      window: { '@type': 'AggregatedCatalogWindow', ...window },
-      avatarsScanned: avatars,
-      products,
-      errors,
-      freshness: { checkedAt: state.checkedAt?.toISOString() ?? null, block: state.checkedBlock, behind },
-      ...(told ? { diagnostics: told } : {}),
-      ...(nextCursor ? { nextCursor } : {}),
-    },
-    substance: JSON.stringify([products, errors, behind, nextCursor !== undefined, told]),
+    text: `${JSON.stringify(head).slice(0, -1)},${substance.slice(1, -1)},${JSON.stringify(tail).slice(1)}`,
+    substance: [substance, behind.join(), String(nextCursor !== undefined)],
     nextCursor,
     snapshotChanged:
       asked !== undefined && !kept && scopes.some((one) => BigInt(one.changedRevision) > BigInt(asked.revision)),

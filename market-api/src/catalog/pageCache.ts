@@ -4,7 +4,7 @@ export type CachedPage = { body: Uint8Array; etag: string; headers: Record<strin
 /** Postgres notifies on it whenever something that a page shows has changed; the payload names the avatar, if it is one's. */
 export const CATALOG_CHANNEL = 'catalog_changed'
 
-const MAX_BYTES = 32 * 1024 * 1024
+const MAX_BYTES = 16 * 1024 * 1024
 /** A notification may get lost with its connection; then a page is this old at most. */
 const MAX_AGE_MS = 2000
 

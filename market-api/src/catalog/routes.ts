@@ -31,12 +31,12 @@ export const catalogRoutes = (ctx: MarketContext) =>
       const item = isSku(sku) ? await findItem(ctx, { operator, avatar, sku, pure }) : undefined
       if (!item) throw new NotFoundError('product_not_found', 'Product not found')
       const text = JSON.stringify(item)
-      return sendPage(c, toPage(text, text))
+      return sendPage(c, toPage(text, [text]))
     })
 
 async function makePage(ctx: MarketContext, query: CatalogQuery): Promise<CachedPage> {
-  const { body, substance, nextCursor, snapshotChanged } = await listCatalog(ctx, query)
-  const page = toPage(JSON.stringify(body), substance)
+  const { text, substance, nextCursor, snapshotChanged } = await listCatalog(ctx, query)
+  const page = toPage(text, substance)
   const { headers } = page
   if (snapshotChanged) headers['X-Snapshot-Changed'] = '1'
   if (nextCursor !== undefined) {
@@ -46,14 +46,18 @@ async function makePage(ctx: MarketContext, query: CatalogQuery): Promise<Cached
   return page
 }
 
-function toPage(text: string, substance: string): CachedPage {
+function toPage(text: string, substance: string[]): CachedPage {
   const etag = etagOf(substance)
   const headers = { ETag: etag, 'Cache-Control': REVALIDATE, 'Content-Type': JSONLD }
   return { body: new TextEncoder().encode(text), etag, headers }
 }
 
 /** Weak: the time of looking and the cursor differ from page to page, what is for sale does not. */
-const etagOf = (substance: string) => `W/"${createHash('sha256').update(substance).digest('base64url').slice(0, 22)}"`
+function etagOf(substance: string[]): string {
+  const hash = createHash('sha256')
+  for (const part of substance) hash.update(part).update('\n')
+  return `W/"${hash.digest('base64url').slice(0, 22)}"`
+}
 
 /** A response of its own, not one of Hono's making: that would copy every header, which costs more than to find the page. */
 function sendPage(c: Context, { body, etag, headers }: CachedPage): Response {
