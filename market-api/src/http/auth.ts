@@ -9,9 +9,14 @@ export type CallerEnv = { Variables: AppEnv['Variables'] & { caller: Caller } }
 /** Lets only signed-in callers through; `c.var.caller` says who. Used where a route needs it, nowhere else (W-31). */
 export const requireCaller = (ctx: MarketContext) =>
   createMiddleware<CallerEnv>(async (c, next) => {
-    const [scheme, token] = (c.req.header('authorization') ?? '').split(' ', 2)
-    const caller = scheme?.toLowerCase() === 'bearer' && token ? await ctx.tokens.verify(token) : undefined
+    const caller = await findCaller(ctx, c.req.header('authorization'))
     if (!caller) throw new UnauthorizedError('unauthorized', 'A valid bearer token is required')
     c.set('caller', caller)
     await next()
   })
+
+/** Whose token it is; undefined without one, or with one that can't be trusted. */
+export async function findCaller(ctx: MarketContext, authorization: string | undefined): Promise<Caller | undefined> {
+  const [scheme, token] = (authorization ?? '').split(' ', 2)
+  return scheme?.toLowerCase() === 'bearer' && token ? ctx.tokens.verify(token) : undefined
+}

@@ -1,6 +1,7 @@
 import { createHmac, hkdfSync } from 'node:crypto'
 import { UnauthorizedError } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
+import { findCaller } from '../http/auth.ts'
 import { type Pinner, utcDay } from './store.ts'
 
 /** Bytes are what bounds anonymous pins; this is more objects than bytes leave room for. */
@@ -16,8 +17,7 @@ export async function findPinner(
   clientAddress: string,
 ): Promise<Pinner> {
   const { config } = ctx
-  const [scheme, token] = (authorization ?? '').split(' ', 2)
-  const caller = scheme?.toLowerCase() === 'bearer' && token ? await ctx.tokens.verify(token) : undefined
+  const caller = await findCaller(ctx, authorization)
   if (caller) {
     return {
       subject: caller.address,
