@@ -3,8 +3,10 @@ import { isJsonObject, type JsonObject, type JsonValue } from '@market/contracts
 import { parseProfile } from '@market/contracts/catalogDocuments'
 import { profileCidOfDigest } from '@market/contracts/cid'
 import { inTransaction } from '@market/kit/db'
+import { createGate } from '@market/kit/gate'
+import type { Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
-import type { CatalogFault } from '../db/types.ts'
+import type { CatalogFault, MarketDatabase } from '../db/types.ts'
 import {
   findAvatar,
   isVisible,
@@ -39,6 +41,12 @@ const MAX_NAMESPACES = 16
 const PAYLOAD_BUDGET_MS = 20_000
 const RETRY_SECONDS = { first: 5, longest: 600 }
 
+const oneAtATime = createGate(1)
+
+/** Writers wait for each other's lock anyway; waiting here, they hold no connection that a page could use. */
+const inTurn = <T>(ctx: MarketContext, work: (tx: Transaction<MarketDatabase>) => Promise<T>): Promise<T> =>
+  oneAtATime(() => inTransaction(ctx.db, work))
+
 /**
  * Brings what is indexed of an avatar in line with its profile: reads only chunks that are not known, verifies only links that
  * are not known, resolves only skus whose links changed, and saves it all in one transaction (catalog.md 4). May run anywhere
@@ -72,7 +80,7 @@ export async function indexAvatar(
   const gone = before.filter(({ operator, headSeq }) => headSeq > 0 && !profile.namespaces.has(operator))
   const incomplete = await isIncomplete(ctx, changes, before, profile.namespaces)
 
-  const saved = await inTransaction(ctx.db, async (tx) => {
+  const saved = await inTurn(ctx, async (tx) => {
     if (!(await lockAvatar(tx, chainId, avatar, stored.version))) return false
     const other =
       stored.indexedDigest !== registry.digest || JSON.stringify(stored.fault) !== JSON.stringify(profile.fault)
@@ -148,7 +156,7 @@ async function saveObstacle(
   fault: CatalogFault,
 ): Promise<void> {
   const chainId = ctx.config.CHAIN_ID
-  await inTransaction(ctx.db, async (tx) => {
+  await inTurn(ctx, async (tx) => {
     if (!(await lockAvatar(tx, chainId, avatar, stored.version))) return
     if (JSON.stringify(stored.fault) !== JSON.stringify(fault)) await nextRevision(tx, chainId, avatar)
     await tx
