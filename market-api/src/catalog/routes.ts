@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { normalizeAddress } from '@market/contracts/address'
 import { isSku } from '@market/contracts/catalogDocuments'
 import { InvalidError, NotFoundError } from '@market/kit/errors'
-import { requestHeader } from '@market/kit/http'
+import { type AppEnv, requestHeader } from '@market/kit/http'
 import { type Context, Hono } from 'hono'
 import type { MarketContext } from '../context.ts'
 import { checkAddress, JSONLD } from '../http/body.ts'
@@ -17,10 +17,17 @@ const REVALIDATE = 'no-cache'
 
 /** The operator catalog (market-api.md 1.8, catalog.md 4). */
 export const catalogRoutes = (ctx: MarketContext) =>
-  new Hono()
+  new Hono<AppEnv>()
     .get('/:operator/catalog', async (c) => {
       const at = c.req.url.indexOf('/api/operator/')
-      return sendPage(c, await ctx.pages.get(c.req.url.slice(at), () => makePage(ctx, parseQuery(c, ctx))))
+      // The same page thousands of times a second would be all there is in the log.
+      let quiet = true
+      const page = await ctx.pages.get(c.req.url.slice(at), () => {
+        quiet = false
+        return makePage(ctx, parseQuery(c, ctx))
+      })
+      c.set('quiet', quiet)
+      return sendPage(c, page)
     })
     .get('/:operator/catalog/:seller/:sku', async (c) => {
       const operator = operatorOf(c)

@@ -8,7 +8,14 @@ import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { withTimeout } from './timeout.ts'
 
-export type AppEnv = { Variables: { requestId: string; log: Log } }
+export type AppEnv = {
+  Variables: {
+    requestId: string
+    log: Log
+    /** Set by a route for an answer that isn't worth a line: it is counted, and told at debug level. */
+    quiet?: boolean
+  }
+}
 
 /** Turns an error into the body that clients of this path parse; `error` is always an AppError. */
 export type ErrorBody = (error: AppError, requestId: string, path: string) => { body: object; contentType: string }
@@ -42,7 +49,10 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
     const { method } = c.req
     const { status } = c.res
     durationOf(method, route, status).observe(seconds)
-    if (!QUIET.has(route)) log.info({ requestId, method, route, status, ms: Math.round(seconds * 1000) }, 'request')
+    if (QUIET.has(route)) return
+    const fields = { requestId, method, route, status, ms: Math.round(seconds * 1000) }
+    if (c.var.quiet) log.debug(fields, 'request')
+    else log.info(fields, 'request')
   })
 
   // Looking a series up by its labels costs more than counting in it; there are as many as routes and statuses.
