@@ -138,12 +138,8 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
 const residentMiB = (pid: number) =>
   Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024)
 
-/**
- * No look at the registry that would disturb, and no access lines: this process would have to read them all, and it is the one
- * that makes the load. In a container they cost the market about a tenth of a page.
- */
-const restart = (market: RunningMarket) =>
-  market.services['market-api'].restart({ CATALOG_POLL_SECONDS: '3600', LOG_LEVEL: 'warn' })
+/** No look at the registry that would disturb. Logs as it does for an operator; whoever makes the load reads them here too. */
+const restart = (market: RunningMarket) => market.services['market-api'].restart({ CATALOG_POLL_SECONDS: '3600' })
 
 function catalogUrl(market: RunningMarket, avatars: string[]): string {
   const params = new URLSearchParams(avatars.map((avatar): [string, string] => ['avatars', avatar]))
