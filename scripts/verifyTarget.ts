@@ -15,6 +15,7 @@ import { checkLinkShape, checkSignedLink, type CustomDataLink } from '@market/co
 import { sniffMedia } from '@market/contracts/media'
 import {
   type CheckSignature,
+  MAX_CHUNKS,
   type NamespaceLink,
   orderLinks,
   type PayloadRead,
@@ -31,8 +32,6 @@ import { address, wholeNumber } from './publishFile.ts'
 import { UsageError } from './usageError.ts'
 
 const PREFIX = 'verify'
-/** catalog.md 1.1. */
-const MAX_CHUNKS = 5000
 
 /** `null`: worth knowing, and nothing wrong. */
 type Finding = {

@@ -4,6 +4,7 @@ import { storedDocument } from '@market/contracts/catalogDocuments'
 import { cidV0 } from '@market/contracts/cid'
 import { LINK_CONTEXT } from '@market/contracts/link'
 import { startKubo } from '@market/testkit/kubo'
+import { until } from '@market/testkit/until'
 import fc from 'fast-check'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -142,15 +143,7 @@ describe('what a current profile reaches', () => {
   })
 
   it('is marked when it is given up, and no longer when it is taken up again', async () => {
-    const seller = newSeller()
-    const link = await seller.offer('mug', 1)
-    const other = await seller.offer('cup', 1)
-    await seller.publish([link, other])
-    await indexed(seller)
-    await sweepIn(0)
-    await seller.publish([other])
-    await indexed(seller)
-    await sweepIn(1)
+    const { seller, link, other } = await giveUpOne()
     const since = world.ctx.now()
     await sweepIn(20)
     expect(await pins(link.cid)).toMatchObject([{ unreachable_since: since }])
@@ -336,8 +329,8 @@ describe('what no profile names any more', () => {
   })
 })
 
-/** A seller of whose catalog one product is given up and may go: unreachable for longer than needed. */
-async function withGarbage() {
+/** A seller who gave one product up, as a first and a second sweep saw it. */
+async function giveUpOne() {
   const seller = newSeller()
   const link = await seller.offer('mug', 1)
   const other = await seller.offer('cup', 1)
@@ -347,6 +340,12 @@ async function withGarbage() {
   await seller.publish([other])
   await indexed(seller)
   await sweepIn(1)
+  return { seller, link, other }
+}
+
+/** A seller of whose catalog one product is given up and may go: unreachable for longer than needed. */
+async function withGarbage() {
+  const { seller, link, other } = await giveUpOne()
   days += KEEP_DAYS + 10
   return { seller, garbage: link.cid, other }
 }
@@ -620,8 +619,13 @@ it('bytes that are pinned again while they are being unpinned are there in the e
   world.ctx.ipfs.unpin = async (cid) => {
     if (cid === garbage) {
       pinning = pin(product('mug', 1))
-      // Longer than a pin takes, so that it would be through if nothing held it.
-      await new Promise((resolve) => setTimeout(resolve, 500))
+      // It is held, and would be through if nothing held it.
+      await until('the pin waits for the lock', async () => {
+        const { rows } = await sql`
+          select from pg_locks where locktype = 'advisory' and not granted
+            and database = (select oid from pg_database where datname = current_database())`.execute(world.ctx.db)
+        return rows.length > 0
+      })
     }
     await unpin(cid)
   }

@@ -40,18 +40,18 @@ export const verdictKey = (row: Pick<LinkRow, 'link_keccak' | 'signature'>) => `
 /** As many as the chain is asked about at once; of keys that is 8 ms of work, during which no request is answered. */
 const LINKS_AT_ONCE = 32
 
-/** Checks the links of one chunk. Each stands alone: what is wrong with one never touches another (W4). */
+/** Checks the links of one chunk, whose position its caller knows. Each stands alone: what is wrong with one never touches another (W4). */
 export async function verifyChunk(
   ctx: MarketContext,
   owner: Owner,
-  chunk: { seq: number; links: JsonValue[] },
+  links: JsonValue[],
   known: KnownVerdicts,
 ): Promise<LinkRow[]> {
   const rows: LinkRow[] = []
-  for (let i = 0; i < chunk.links.length; i += LINKS_AT_ONCE) {
-    const batch = chunk.links.slice(i, i + LINKS_AT_ONCE)
+  for (let i = 0; i < links.length; i += LINKS_AT_ONCE) {
+    const batch = links.slice(i, i + LINKS_AT_ONCE)
     const verified = batch.map((stored, n) =>
-      verifyLink(ctx, owner, stored, { chunk_seq: chunk.seq, index_in_chunk: i + n }, known),
+      verifyLink(ctx, owner, stored, { chunk_seq: 0, index_in_chunk: i + n }, known),
     )
     rows.push(...(await Promise.all(verified)))
     await new Promise((resolve) => setImmediate(resolve))
@@ -60,7 +60,7 @@ export async function verifyChunk(
 }
 
 /** Checks 1 to 10 for one stored link; a verdict that is known already isn't worked out again. */
-export async function verifyLink(
+async function verifyLink(
   ctx: MarketContext,
   owner: Owner,
   stored: JsonValue,

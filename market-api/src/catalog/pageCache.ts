@@ -1,5 +1,5 @@
 /** A page ready to be sent: nothing of it is made twice. */
-export type CachedPage = { body: Uint8Array; etag: string; headers: Record<string, string> }
+export type CachedPage = { body: Uint8Array; headers: { ETag: string; [name: string]: string } }
 
 /** Postgres notifies on it whenever something that a page shows has changed; the payload names the avatar, if it is one's. */
 export const CATALOG_CHANNEL = 'catalog_changed'

@@ -1,6 +1,7 @@
 import type { JsonValue } from '@market/contracts/canonicalJson'
 import type { Product } from '@market/contracts/catalogDocuments'
 import { checkLinkShape, FUTURE_SKEW_SECONDS } from '@market/contracts/link'
+import { MAX_CHUNKS } from '@market/contracts/namespaceWalk'
 import type { MarketContext } from '../context.ts'
 import type { CatalogFault } from '../db/types.ts'
 import {
@@ -26,7 +27,7 @@ import {
 } from './linkRows.ts'
 import { readChunkLinks } from './readDocument.ts'
 import { type payloadReader, type PlacedLink, resolveLinks, type SkuState } from './resolveLinks.ts'
-import { MAX_CHUNKS, tooManyChunks, walkChunks, type WalkEnd } from './walkChunks.ts'
+import { tooManyChunks, walkChunks, type WalkEnd } from './walkChunks.ts'
 
 /** Signatures looked at again in one pass, newest first. */
 const MAX_RECHECKS = 1000
@@ -144,7 +145,7 @@ async function walkNamespace(
     (cid) => known.has(cid),
     async (cid, links) => {
       // Positions are numbered from the tail, which comes last: filled in below.
-      walked.push({ cid, links: await verifyChunk(ctx, owner, { seq: 0, links }, verdicts) })
+      walked.push({ cid, links: await verifyChunk(ctx, owner, links, verdicts) })
     },
   )
 

@@ -1,4 +1,4 @@
-import { CanonicalJsonError, parseStrictJsonBytes } from '@market/contracts/canonicalJson'
+import { CanonicalJsonError, decodeUtf8, parseStrictJson } from '@market/contracts/canonicalJson'
 import { productLinkName } from '@market/contracts/catalogDocuments'
 import { type CustomDataLink, FUTURE_SKEW_SECONDS, type LinkWindow } from '@market/contracts/link'
 import {
@@ -13,8 +13,8 @@ import {
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { CatalogFault } from '../db/types.ts'
-import { IpfsTooLargeError, IpfsUnavailableError, IpfsMismatchError } from './ipfs/ipfs.ts'
 import type { LinkRow } from './linkRows.ts'
+import { obstacleOf } from './readDocument.ts'
 
 export type PlacedLink = LinkRow & { avatar: string; headSeq: number }
 
@@ -116,41 +116,47 @@ const PAYLOAD_WAIT_MS = 2000
 export function payloadReader(ctx: MarketContext, budgetMs: number, signal?: AbortSignal) {
   const deadline = performance.now() + budgetMs
   const kept = new Map<string, PayloadRead>()
-  const found: { cid: string; document: string | null; refused: string | null }[] = []
+  const found: PayloadRow[] = []
+
+  /** What is there to say of verified bytes, for ever; throws what `obstacleOf` knows for what may be different next time. */
+  const readNew = async (cid: string, timeoutMs: number): Promise<{ row: PayloadRow; read: PayloadRead }> => {
+    const bytes = await ctx.ipfs.get(cid, { timeoutMs })
+    try {
+      const text = decodeUtf8(bytes)
+      const value = parseStrictJson(text)
+      return { row: { cid, document: text, refused: null }, read: { kind: 'json', value } }
+    } catch (error) {
+      if (!(error instanceof CanonicalJsonError)) throw error
+      return refusal(cid, `Malformed JSON: ${error.message}`)
+    }
+  }
 
   return {
     /** Loads what is kept of these, in one query. */
     async prepare(cids: string[]) {
-      const rows = await sql<{ cid: string; document: string | null; refused: string | null }>`
-        select cid, document::text as document, refused from catalog_payloads where cid = any(${cids}::text[])`.execute(
-        ctx.db,
-      )
-      for (const row of rows.rows) kept.set(row.cid, toRead(row))
+      const rows = await ctx.db
+        .selectFrom('catalog_payloads')
+        .select(['cid', 'document', 'refused'])
+        .where(sql<boolean>`cid = any(${cids}::text[])`)
+        .execute()
+      for (const { cid, document, refused } of rows) {
+        kept.set(cid, refused === null ? { kind: 'json', value: document } : toBad(refused))
+      }
     },
     async read(cid: string): Promise<PayloadRead> {
       const known = kept.get(cid)
       if (known) return known
       const left = deadline - performance.now()
       if (left <= 0 || signal?.aborted) return { kind: 'unavailable', reason: 'Not available at the moment' }
-      const row = { cid, document: null as string | null, refused: null as string | null }
-      try {
-        const bytes = await ctx.ipfs.get(cid, { timeoutMs: Math.min(left, PAYLOAD_WAIT_MS) })
-        row.document = new TextDecoder().decode(bytes)
-        try {
-          parseStrictJsonBytes(bytes)
-        } catch (error) {
-          if (!(error instanceof CanonicalJsonError)) throw error
-          Object.assign(row, { document: null, refused: `Malformed JSON: ${error.message}` })
-        }
-      } catch (error) {
-        if (error instanceof IpfsMismatchError) return { kind: 'unavailable', reason: 'The bytes do not match the CID' }
-        if (error instanceof IpfsUnavailableError) return { kind: 'unavailable', reason: 'Not available at the moment' }
-        if (!(error instanceof IpfsTooLargeError)) throw error
-        row.refused = 'Larger than 8 MiB'
+      const { row, read } = await readNew(cid, Math.min(left, PAYLOAD_WAIT_MS)).catch((error: unknown) => {
+        const { passing, fault } = obstacleOf(error, 'payload', cid)
+        if (!passing) return refusal(cid, fault.message)
+        return { row: undefined, read: { kind: 'unavailable', reason: fault.message } as const }
+      })
+      if (row) {
+        found.push(row)
+        kept.set(cid, read)
       }
-      found.push(row)
-      const read = toRead(row)
-      kept.set(cid, read)
       return read
     },
     /** Keeps what was read. Safe at any time: a payload's row says nothing about who sells it. */
@@ -166,8 +172,15 @@ export function payloadReader(ctx: MarketContext, budgetMs: number, signal?: Abo
   }
 }
 
-function toRead({ document, refused }: { document: string | null; refused: string | null }): PayloadRead {
-  if (document !== null) return { kind: 'bytes', value: new TextEncoder().encode(document) }
-  const reason = refused ?? 'Not usable'
-  return { kind: 'bad', reason, code: reason.startsWith('Malformed') ? 'PAYLOAD_MALFORMED' : 'PAYLOAD_REFUSED' }
-}
+type PayloadRow = { cid: string; document: string | null; refused: string | null }
+
+const refusal = (cid: string, refused: string): { row: PayloadRow; read: PayloadRead } => ({
+  row: { cid, document: null, refused },
+  read: toBad(refused),
+})
+
+const toBad = (reason: string): PayloadRead => ({
+  kind: 'bad',
+  reason,
+  code: reason.startsWith('Malformed') ? 'PAYLOAD_MALFORMED' : 'PAYLOAD_REFUSED',
+})

@@ -54,9 +54,8 @@ async function makePage(ctx: MarketContext, query: CatalogQuery): Promise<Cached
 }
 
 function toPage(text: string, substance: string[]): CachedPage {
-  const etag = etagOf(substance)
-  const headers = { ETag: etag, 'Cache-Control': REVALIDATE, 'Content-Type': JSONLD }
-  return { body: new TextEncoder().encode(text), etag, headers }
+  const headers = { ETag: etagOf(substance), 'Cache-Control': REVALIDATE, 'Content-Type': JSONLD }
+  return { body: new TextEncoder().encode(text), headers }
 }
 
 /** Weak: the time of looking and the cursor differ from page to page, what is for sale does not. */
@@ -67,9 +66,9 @@ function etagOf(substance: string[]): string {
 }
 
 /** A response of its own, not one of Hono's making: that would copy every header, which costs more than to find the page. */
-function sendPage(c: Context, { body, etag, headers }: CachedPage): Response {
+function sendPage(c: Context, { body, headers }: CachedPage): Response {
   const asked = requestHeader(c, 'if-none-match')
-  if (asked !== undefined && asked.split(',').some((one) => one.trim() === etag || one.trim() === '*')) {
+  if (asked !== undefined && asked.split(',').some((one) => one.trim() === headers.ETag || one.trim() === '*')) {
     const { 'Content-Type': _, ...rest } = headers
     return new Response(null, { status: 304, headers: rest })
   }

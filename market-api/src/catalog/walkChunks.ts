@@ -1,12 +1,10 @@
 import type { JsonValue } from '@market/contracts/canonicalJson'
 import { parseNameIndexDoc, parseNamespaceChunk } from '@market/contracts/catalogDocuments'
 import { isCidV0 } from '@market/contracts/cid'
+import { MAX_CHUNKS } from '@market/contracts/namespaceWalk'
 import type { CatalogFault } from '../db/types.ts'
 import type { Ipfs } from './ipfs/ipfs.ts'
 import { type Obstacle, readDocument } from './readDocument.ts'
-
-/** catalog.md 1.1: how long a namespace is read. */
-export const MAX_CHUNKS = 5000
 
 /** Where a walk ended: at a chunk known before, at the oldest one, or at something in the way. */
 export type WalkEnd = { kind: 'known'; cid: string } | { kind: 'tail' } | ({ kind: 'obstacle' } & Obstacle)

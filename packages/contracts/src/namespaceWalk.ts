@@ -24,6 +24,9 @@ import {
   verifyEoaSignature,
 } from './link.ts'
 
+/** catalog.md 1.1: what lies further down a namespace is seen by no catalog. */
+export const MAX_CHUNKS = 5000
+
 /** A chunk as the walk head → prev → … met it; only position and links matter from here on. */
 export interface WalkedChunk {
   cid: string
@@ -97,9 +100,13 @@ export type CheckSignature = (
   digest: string,
 ) => SignedBy | LinkFault | Promise<SignedBy | LinkFault>
 
-/** `bad` is for ever (verified bytes of no use, too large); `unavailable` may be different next time. */
+/**
+ * `json` is what `parseStrictJson` made of the bytes, for a caller who has it already. `bad` is for ever (verified bytes of no
+ * use, too large); `unavailable` may be different next time.
+ */
 export type PayloadRead =
   | { kind: 'bytes'; value: Uint8Array }
+  | { kind: 'json'; value: JsonValue }
   | { kind: 'unavailable'; reason: string }
   | { kind: 'bad'; reason: string; code?: PayloadFaultCode }
 
@@ -304,7 +311,7 @@ function examinePayload(read: PayloadRead, sku: string): Finding {
   if (read.kind === 'bad') return { kind: 'fault', code: read.code ?? 'PAYLOAD_REFUSED', reason: read.reason }
   let payload: JsonValue
   try {
-    payload = parseStrictJsonBytes(read.value)
+    payload = read.kind === 'json' ? read.value : parseStrictJsonBytes(read.value)
   } catch (error) {
     if (!(error instanceof CanonicalJsonError)) throw error
     return { kind: 'fault', code: 'PAYLOAD_MALFORMED', reason: error.message }

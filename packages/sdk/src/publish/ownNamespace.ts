@@ -27,12 +27,9 @@ import {
   checkSignedLink,
   type LinkAuthority,
 } from '@market/contracts/link'
-import { type CheckSignature, compareLinks, type LinkPosition } from '@market/contracts/namespaceWalk'
+import { type CheckSignature, compareLinks, type LinkPosition, MAX_CHUNKS } from '@market/contracts/namespaceWalk'
 import { breather } from './concurrency.ts'
 import { PublishError } from './publishError.ts'
-
-/** catalog.md 1.1: what lies further down is seen by no catalog, and so not by its writer. */
-const MAX_CHUNKS = 5000
 
 /** What an avatar has published for one operator, and what it would be written over. */
 export type OwnNamespace = {
