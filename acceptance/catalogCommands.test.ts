@@ -9,7 +9,7 @@ import {
   type Profile,
   storedDocument,
 } from '@market/contracts/catalogDocuments'
-import { cidV0, digestToCid } from '@market/contracts/cid'
+import { cidToDigest, cidV0, digestToCid } from '@market/contracts/cid'
 import { addressOfPrivateKey, type CustomDataLink, signLink } from '@market/contracts/link'
 import { devContracts, nameRegistryAbi } from '@market/dev-chain/deployment'
 import { Market } from '@market/sdk/market'
@@ -595,6 +595,38 @@ describe('catalog verify', () => {
     const repaired = at('forged', good, now)
     await thief.publish([forged, { ...shapeless, name: 'product/good' }, at('good', good, now), repaired])
     expect(findingsOf(await verifyJson(thief.address)).map(({ code: said }) => said)).toEqual(['SKU_MISMATCH'])
+  })
+
+  it('reads past a link that nobody can parse, as the market does', async () => {
+    const odd = await newSeller(market, OPERATOR)
+    const links = [odd.link('good', await odd.product('good', 5, PAY_TO))]
+    await odd.publish([...links, odd.link('twice', await odd.product('twice', 6, PAY_TO))])
+    const profile = read<Profile>(digestToCid(await digestOf(odd.address)))
+    const index = read<NameIndexDoc>(String(profile.namespaces![OPERATOR]))
+    const put = (bytes: Uint8Array) => {
+      const cid = cidV0(bytes)
+      mkdirSync(join(market.ipfsStoreDir!, cid.slice(-2)), { recursive: true })
+      writeFileSync(stored(cid), bytes)
+      return cid
+    }
+    const doubled = readFileSync(stored(index.head), 'utf8').replace('"name":"product/twice"', '"name":"","name":"x"')
+    const indexCid = put(storedDocument({ ...index, head: put(Buffer.from(doubled)) }).bytes)
+    const profileCid = put(storedDocument({ ...profile, namespaces: { [OPERATOR]: indexCid } }).bytes)
+    const transport = http(market.rpcUrl)
+    const hash = await createWalletClient({ account: privateKeyToAccount(odd.key), transport }).writeContract({
+      address: devContracts.nameRegistry,
+      abi: nameRegistryAbi,
+      functionName: 'updateMetadataDigest',
+      args: [cidToDigest(profileCid) as Hex],
+      chain: null,
+      gasPrice: 0n,
+    })
+    await createPublicClient({ transport, pollingInterval: 50 }).waitForTransactionReceipt({ hash })
+
+    const found = await verifyJson(odd.address)
+    expect(found).toMatchObject({ code: 1, products: [{ sku: 'good' }] })
+    expect(findingsOf(found).map(({ code }) => code)).toEqual(['SHAPE'])
+    expect(await listed(odd.address)).toEqual({ good: 5 })
   })
 
   it('says what a CID is, and whether it would be pinned', async () => {

@@ -10,6 +10,7 @@ import {
   type Profile,
   productLinkName,
 } from '@market/contracts/catalogDocuments'
+import { parseChunkBytes } from '@market/contracts/chunkText'
 import { isCidV0, parseCid, profileCidOfDigest } from '@market/contracts/cid'
 import { checkLinkShape, checkSignedLink, type CustomDataLink } from '@market/contracts/link'
 import { sniffMedia } from '@market/contracts/media'
@@ -286,7 +287,7 @@ async function verifyNamespace(v: Verification, avatar: string, profile: Profile
       break
     }
     const cid: string = next
-    const chunk = (await readParsed(v, `chunk ${chunks.length}`, cid, parseNamespaceChunk))?.chunk
+    const chunk = (await readParsed(v, `chunk ${chunks.length}`, cid, parseNamespaceChunk, parseChunkBytes))?.chunk
     if (!chunk) break
     chunks.push({ cid, links: chunk.links })
     next = chunk.prev
@@ -406,6 +407,7 @@ async function readParsed<T>(
   what: string,
   cid: string,
   parse: (value: JsonValue) => ({ ok: true } & T) | DocumentFault,
+  readJson = parseStrictJsonBytes,
 ): Promise<T | undefined> {
   if (!isCidV0(cid)) {
     v.wrong(what, 'BROKEN_DOCUMENT', { detail: 'it is named by what is no CIDv0' })
@@ -414,7 +416,7 @@ async function readParsed<T>(
   const bytes = await readOr(v, what, cid)
   if (!bytes) return undefined
   try {
-    const parsed = parse(parseStrictJsonBytes(bytes))
+    const parsed = parse(readJson(bytes))
     if (parsed.ok) return parsed
     v.wrong(what, 'BROKEN_DOCUMENT', { cid, detail: ruleOf(parsed) })
   } catch (error) {

@@ -25,7 +25,7 @@ import {
   verdictKey,
   verifyChunk,
 } from './linkRows.ts'
-import { readChunkLinks } from './readDocument.ts'
+import { readChunk } from './readDocument.ts'
 import { type payloadReader, type PlacedLink, resolveLinks, type SkuState } from './resolveLinks.ts'
 import { tooManyChunks, walkChunks, type WalkEnd } from './walkChunks.ts'
 
@@ -232,7 +232,8 @@ async function renewVerdicts(
   for (const [seq, rows] of groupBy(due, (row) => row.chunk_seq)) {
     const cid = cids.get(seq)
     if (cid === undefined) continue
-    const links = await readChunkLinks(ctx.ipfs, cid)
+    const read = await readChunk(ctx.ipfs, cid)
+    const links = read.ok ? read.document.chunk.links : undefined
     for (const row of rows) {
       const shaped = links && checkLinkShape(links[row.index_in_chunk], { chainId: key.chainId, window: ALWAYS })
       const after = shaped?.ok

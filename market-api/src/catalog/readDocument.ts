@@ -1,6 +1,6 @@
-import { CanonicalJsonError, decodeUtf8, type JsonValue, parseStrictJson } from '@market/contracts/canonicalJson'
+import { CanonicalJsonError, type JsonValue, parseStrictJsonBytes } from '@market/contracts/canonicalJson'
 import { type DocumentFault, parseNamespaceChunk } from '@market/contracts/catalogDocuments'
-import { parseChunkText } from '@market/contracts/chunkText'
+import { parseChunkBytes } from '@market/contracts/chunkText'
 import type { CatalogFault } from '../db/types.ts'
 import { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError } from './ipfs/ipfs.ts'
 
@@ -17,6 +17,7 @@ export async function readDocument<T>(
   cid: string,
   stage: Stage,
   parse: (value: JsonValue) => ({ ok: true } & T) | DocumentFault,
+  readJson = parseStrictJsonBytes,
 ): Promise<ReadDocument<T>> {
   let bytes: Uint8Array
   try {
@@ -25,8 +26,7 @@ export async function readDocument<T>(
     return { ok: false, ...obstacleOf(error, stage, cid) }
   }
   try {
-    const text = decodeUtf8(bytes)
-    const parsed = parse(stage === 'chunk' ? parseChunkText(text) : parseStrictJson(text))
+    const parsed = parse(readJson(bytes))
     if (parsed.ok) return { ok: true, document: parsed }
     return {
       ok: false,
@@ -63,8 +63,6 @@ function codeOf({ at, rule }: DocumentFault): string {
   return at === 'links' && rule.startsWith('at most') ? 'CHUNK_TOO_LONG' : 'SHAPE'
 }
 
-/** The links of a chunk that was walked before, to look at one again; undefined when it can't be had just now. */
-export async function readChunkLinks(ipfs: Ipfs, cid: string): Promise<JsonValue[] | undefined> {
-  const read = await readDocument(ipfs, cid, 'chunk', parseNamespaceChunk)
-  return read.ok ? read.document.chunk.links : undefined
-}
+/** Reads a chunk; a link in it that nobody can parse spoils only itself. */
+export const readChunk = (ipfs: Ipfs, cid: string) =>
+  readDocument(ipfs, cid, 'chunk', parseNamespaceChunk, parseChunkBytes)

@@ -1,10 +1,10 @@
 import type { JsonValue } from '@market/contracts/canonicalJson'
-import { parseNameIndexDoc, parseNamespaceChunk } from '@market/contracts/catalogDocuments'
+import { parseNameIndexDoc } from '@market/contracts/catalogDocuments'
 import { isCidV0 } from '@market/contracts/cid'
 import { MAX_CHUNKS } from '@market/contracts/namespaceWalk'
 import type { CatalogFault } from '../db/types.ts'
 import type { Ipfs } from './ipfs/ipfs.ts'
-import { type Obstacle, readDocument } from './readDocument.ts'
+import { type Obstacle, readChunk, readDocument } from './readDocument.ts'
 
 /** Where a walk ended: at a chunk known before, at the oldest one, or at something in the way. */
 export type WalkEnd = { kind: 'known'; cid: string } | { kind: 'tail' } | ({ kind: 'obstacle' } & Obstacle)
@@ -30,7 +30,7 @@ export async function walkChunks(
     const cid: string = next
     if (isKnown(cid)) return { kind: 'known', cid }
     if (walked === MAX_CHUNKS) return { kind: 'obstacle', passing: false, fault: tooManyChunks(cid) }
-    const read = await readDocument(ipfs, cid, 'chunk', parseNamespaceChunk)
+    const read = await readChunk(ipfs, cid)
     if (!read.ok) return { kind: 'obstacle', passing: read.passing, fault: read.fault }
     const { chunk }: { chunk: { links: JsonValue[]; prev?: string | null } } = read.document
     await onChunk(cid, chunk.links)

@@ -8,7 +8,7 @@ const IS_MARK = Uint8Array.from({ length: 256 }, (_, byte) => (MARKS.has(byte) ?
 
 /**
  * Whether a JSON text has more elements, members and escapes than any document needs; those in strings count too. They are
- * what reading costs: 8 MiB of nothing else take up to ten seconds and a gigabyte, 8 MiB of long texts a tenth of a second.
+ * what reading costs: 8 MiB of nothing else keep everybody else waiting for most of a second, 8 MiB of long texts do not.
  */
 export function isTooDense(bytes: Uint8Array): boolean {
   if (bytes.length <= MAX_MARKS) return false

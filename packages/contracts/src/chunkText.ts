@@ -1,4 +1,4 @@
-import { CanonicalJsonError, type JsonValue, isJsonObject, parseStrictJson } from './canonicalJson.ts'
+import { CanonicalJsonError, decodeUtf8, type JsonValue, isJsonObject, parseStrictJson } from './canonicalJson.ts'
 
 /**
  * A chunk's JSON with every link read for itself: one that no strict reader accepts (a repeated member name, a lone surrogate,
@@ -22,6 +22,9 @@ export function parseChunkText(text: string): JsonValue {
     return { ...chunk, links: spans.map(([start, end]) => strictOrNull(text.slice(start, end))) }
   }
 }
+
+/** The same from bytes, as `parseStrictJsonBytes` is for every other document. */
+export const parseChunkBytes = (bytes: Uint8Array): JsonValue => parseChunkText(decodeUtf8(bytes))
 
 function isJson(text: string): boolean {
   try {
