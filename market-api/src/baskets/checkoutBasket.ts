@@ -45,6 +45,9 @@ export async function checkoutBasket(ctx: MarketContext, basketId: string, query
       chainId: basket.chainId,
       paymentReference,
       createdAt: ctx.now(),
+      paymentDueBy: new Date(ctx.now().getTime() + 30 * 60_000),
+      listed: true,
+      placedFrom: null,
     })
     return true
   })

@@ -23,10 +23,6 @@ const CreateInput = z.object({
 export const basketRoutes = (ctx: MarketContext) =>
   new Hono()
     .use(limitBody(256 * 1024))
-    .use(async (c, next) => {
-      await next()
-      c.header('Cache-Control', 'no-store')
-    })
     .post('/', async (c) => {
       requireJsonType(c)
       const { buyer, operator, chainId } = parseBody(CreateInput, (await readJson(c, {})) ?? {})

@@ -38,6 +38,8 @@ export async function insertBasket(db: Kysely<MarketDatabase>, basket: Basket, n
       modified_at: now,
       expires_at: expiry(basket, now),
       order_id: null,
+      maker_address: null,
+      token_hash: null,
     })
     .execute()
 }

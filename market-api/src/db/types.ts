@@ -3,7 +3,7 @@ import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
 import type { OrderStatus } from '@market/contracts/statuses'
 import type { JsonObject, JsonValue } from '@market/contracts/canonicalJson'
 import type { Basket } from '../baskets/basket.ts'
-import type { OrderSnapshot } from '../orders/order.ts'
+import type { CancelReason, OrderSnapshot } from '../orders/order.ts'
 import type { JobStatus } from '../fulfillment/outcome.ts'
 
 /** The driver gives int8 and numeric as text; comparisons and writes take either. */
@@ -153,6 +153,10 @@ export type MarketDatabase = {
     created_at: Generated<Date>
     modified_at: Generated<Date>
     expires_at: Date
+    maker_address: string | null
+    owned: Generated<boolean>
+    token_hash: Buffer | null
+    token_required: Generated<boolean>
   }
   orders: {
     order_id: string
@@ -172,6 +176,62 @@ export type MarketDatabase = {
     paid_log_index: number | null
     confirmed_at: Date | null
     finalized_at: Date | null
+    payment_due_by: Date
+    cancelled_at: Generated<Date | null>
+    cancel_reason: Generated<CancelReason | null>
+    listed: Generated<boolean>
+    placed_from: Generated<string | null>
+  }
+  order_sellers: {
+    order_id: string
+    seller_address: string
+    chain_id: Int8
+    created_at: Date
+  }
+  stock_levels: {
+    chain_id: Int8
+    seller_address: string
+    sku: string
+    reserved: Generated<Int8>
+    delivered: Generated<Int8>
+  }
+  stock_reservations: {
+    order_id: string
+    chain_id: Int8
+    seller_address: string
+    sku: string
+    quantity: number
+    delivered: Generated<boolean>
+  }
+  idempotency_keys: {
+    scope: string
+    key: string
+    fingerprint: string
+    status: number
+    answer: JsonObject
+    created_at: Generated<Date>
+  }
+  order_events: {
+    event_id: Generated<string>
+    order_id: string
+    history_id: Int8
+    created_at: Generated<Date>
+  }
+  order_event_audience: {
+    side: 'buyer' | 'seller'
+    address: string
+    chain_id: Int8
+    event_id: Int8
+  }
+  order_events_held: {
+    order_id: string
+    history_id: Int8
+    held_since: Generated<Date>
+  }
+  issuer_keys: {
+    issuer: string
+    jwks: JsonObject
+    fetched_at: Date
   }
   order_lines: {
     order_id: string

@@ -29,6 +29,9 @@ export type OrderSnapshot = {
   customerContact: ContactPoint | null
 }
 
+/** Why an order was never paid. */
+export type CancelReason = 'expired' | 'buyer' | 'operator'
+
 /** A line as fulfillment and the seller's lists need it. */
 export type OrderLine = {
   lineIndex: number

@@ -49,7 +49,7 @@ export async function readOrder(ctx: MarketContext, caller: Caller, orderId: str
 
 /** The buyer's orders, newest first; past the end is an empty list. */
 export async function listOrders(ctx: MarketContext, caller: Caller, page: number, pageSize: number) {
-  const rows = await withOutbox(ordersOf(ctx, caller))
+  const rows = await withOutbox(ordersOf(ctx, caller).where('listed', '=', true))
     .orderBy('created_at', 'desc')
     .orderBy('order_id', 'desc')
     .limit(pageSize)

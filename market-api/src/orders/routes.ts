@@ -9,10 +9,6 @@ const MAX_PAGE = 1_000_000
 export const orderRoutes = (ctx: MarketContext) =>
   new Hono<CallerEnv>()
     .use(requireCaller(ctx))
-    .use(async (c, next) => {
-      await next()
-      c.header('Cache-Control', 'no-store')
-    })
     .get('/by-buyer', async (c) => {
       const page = positive(c.req.query('page'), 1, MAX_PAGE)
       const pageSize = Math.min(100, numeric(c.req.query('pageSize'), 20))

@@ -14,6 +14,12 @@ export type NewOrder = {
   snapshot: OrderSnapshot
   lines: OrderLine[]
   createdAt: Date
+  /** When an order that nobody paid is cancelled. */
+  paymentDueBy: Date
+  /** Placed with the buyer's own token: shown in the buyer's lists at once. */
+  listed: boolean
+  /** Keyed hash of the client's network, for the cap on open orders. */
+  placedFrom: string | null
 }
 
 /** The order, its lines, and the claim on transfers that were seen before it existed (payments.md P23). */
@@ -52,6 +58,9 @@ export async function insertOrder(tx: Transaction<MarketDatabase>, order: NewOrd
       paid_log_index: null,
       confirmed_at: null,
       finalized_at: null,
+      payment_due_by: order.paymentDueBy,
+      listed: order.listed,
+      placed_from: order.placedFrom,
     })
     .execute()
   await tx
@@ -65,6 +74,17 @@ export async function insertOrder(tx: Transaction<MarketDatabase>, order: NewOrd
         quantity: line.quantity,
         fulfillment_trigger: line.trigger,
         link_keccak: line.linkKeccak,
+      })),
+    )
+    .execute()
+  await tx
+    .insertInto('order_sellers')
+    .values(
+      [...new Set(order.lines.map((line) => line.seller))].map((seller) => ({
+        order_id: order.orderId,
+        seller_address: seller,
+        chain_id: order.chainId,
+        created_at: order.createdAt,
       })),
     )
     .execute()

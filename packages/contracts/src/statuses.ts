@@ -3,6 +3,7 @@ export const OrderStatus = {
   paymentDue: 'https://schema.org/OrderPaymentDue',
   paymentProcessing: 'https://aboutcircles.com/status/PaymentProcessing',
   paymentComplete: 'https://schema.org/PaymentComplete',
+  cancelled: 'https://schema.org/OrderCancelled',
 } as const
 export type OrderStatus = (typeof OrderStatus)[keyof typeof OrderStatus]
 

@@ -10,6 +10,7 @@ import * as pins from './0009_pins.ts'
 import * as oneOffSales from './0010_one_off_sales.ts'
 import * as sellerGateways from './0011_seller_gateways.ts'
 import * as unpin from './0012_unpin.ts'
+import * as buyersApi from './0013_buyers_api.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -24,4 +25,5 @@ export const migrations = {
   '0010_one_off_sales': oneOffSales,
   '0011_seller_gateways': sellerGateways,
   '0012_unpin': unpin,
+  '0013_buyers_api': buyersApi,
 }

@@ -1,0 +1,47 @@
+/** What a caller has left of its budget. `resetSeconds` is when it is whole again, at least 1. */
+export type Allowance = { ok: boolean; limit: number; remaining: number; resetSeconds: number }
+
+export type RateLimiter = {
+  /** Takes one of `key`'s budget, if there is one left. */
+  take(key: string): Allowance
+}
+
+const MAX_KEYS = 100_000
+
+/**
+ * `limit` calls a key in each window of `windowSeconds`, counted in this process: with several replicas a caller has as many
+ * budgets. The window of a key begins with its first call. Of more than 100,000 keys at once the oldest are forgotten.
+ */
+export function createRateLimiter({
+  limit,
+  windowSeconds,
+  nowMs = () => performance.now(),
+}: {
+  limit: number
+  windowSeconds: number
+  nowMs?: () => number
+}): RateLimiter {
+  const windows = new Map<string, { taken: number; endsAtMs: number }>()
+
+  const windowOf = (key: string, now: number) => {
+    const known = windows.get(key)
+    if (known && known.endsAtMs > now) return known
+    // Out and in again, so that the map stays in the order in which windows began.
+    windows.delete(key)
+    if (windows.size >= MAX_KEYS) windows.delete(windows.keys().next().value!)
+    const opened = { taken: 0, endsAtMs: now + windowSeconds * 1000 }
+    windows.set(key, opened)
+    return opened
+  }
+
+  return {
+    take(key) {
+      const now = nowMs()
+      const window = windowOf(key, now)
+      const ok = window.taken < limit
+      if (ok) window.taken += 1
+      const resetSeconds = Math.max(1, Math.ceil((window.endsAtMs - now) / 1000))
+      return { ok, limit, remaining: limit - window.taken, resetSeconds }
+    },
+  }
+}
