@@ -1,13 +1,36 @@
 import { env } from '@market/kit/config'
 import * as z from 'zod'
+import { ASYMMETRIC_ALGORITHMS } from './signIn/issuerKeys.ts'
+
+/** Seconds; zero and less read as the default (market-api.md 7). */
+const seconds = (fallback: number) =>
+  env.int(-1_000_000_000, 1_000_000_000, fallback).transform((n) => (n > 0 ? n : fallback))
+
+const TrustedIssuers = z.array(
+  z.strictObject({
+    issuer: z.string().min(1),
+    jwksUrl: env.url(),
+    audience: z.string().min(1),
+    algorithms: z.array(z.enum(ASYMMETRIC_ALGORITHMS)).min(1).default(['RS256']),
+  }),
+)
 
 /** Every variable market-api reads, with default and unit. `.env.example` lists the same. */
-export const Config = z.object({
+const Variables = z.object({
   PORT: env.int(1, 65535, 5084),
   /** Address to listen on; unset = all of them. */
   HOST: env.text().optional(),
   /** Proxies in front that each add to X-Forwarded-For; 0 = the client is whoever connects. */
   TRUSTED_PROXY_HOPS: env.int(0, 10, 0),
+  /** Requests that a client address may make in a window, counted by each replica; false: as many as it likes. */
+  RATE_LIMIT_ENABLED: env.flag(true),
+  RATE_LIMIT_GLOBAL_LIMIT: env.int(1, 1_000_000_000, 300),
+  /** Seconds; the window of the limits below too. */
+  RATE_LIMIT_GLOBAL_WINDOW_SECONDS: env.int(1, 86_400, 60),
+  /** Of these, at most so many to sign in, to check out, and to pin or canonicalize. */
+  RATE_LIMIT_AUTH_LIMIT: env.int(1, 1_000_000_000, 30),
+  RATE_LIMIT_CHECKOUT_LIMIT: env.int(1, 1_000_000_000, 30),
+  RATE_LIMIT_PIN_LIMIT: env.int(1, 1_000_000_000, 300),
   LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
   POSTGRES_CONNECTION: env.secret('is required: postgres://user:password@host:port/database'),
   POSTGRES_POOL_SIZE: env.int(4, 100, 20),
@@ -19,10 +42,29 @@ export const Config = z.object({
   MARKET_AUTH_ALLOWED_DOMAINS: env
     .text('is required: comma-separated hosts whose pages may sign in, such as shop.example.com')
     .pipe(env.list()),
-  /** Ed25519 private key as JWK JSON, made by `ops jwt-key`. */
-  MARKET_JWT_PRIVATE_KEY: env.secret('is required: make one with `npm run ops -- jwt-key`'),
+  /** Ed25519 private key as JWK JSON, made by `ops jwt-key`. Only a market that trusts another issuer runs without one. */
+  MARKET_JWT_PRIVATE_KEY: env.secret().optional(),
+  /** JSON array of the keys before it, private or public: tokens they signed are good until they run out. */
+  MARKET_JWT_PREVIOUS_KEYS: env.secret().optional(),
   MARKET_JWT_ISSUER: env.text().default('Circles.Market'),
   MARKET_JWT_AUDIENCE: env.text().default('market-api'),
+  /** A service whose tokens count here; without a key of our own it also signs people in. */
+  AUTH_SERVICE_URL: env.url().optional(),
+  AUTH_JWT_ISSUER: env.text().default('circles-auth'),
+  /** How long an issuer's keys count as fresh, and how much longer they are believed while it can't be reached. */
+  AUTH_JWKS_CACHE_SECONDS: seconds(600),
+  AUTH_JWKS_MAX_STALE_SECONDS: seconds(3600),
+  /** More issuers: JSON array of `{issuer, jwksUrl, audience, algorithms?}`; algorithms are asymmetric, RS256 unless told. */
+  MARKET_TRUSTED_ISSUERS: env
+    .text()
+    .transform((text, ctx) => {
+      const parsed = TrustedIssuers.safeParse(parseJson(text))
+      if (parsed.success) return parsed.data
+      const { path, message } = parsed.error.issues[0]!
+      ctx.addIssue({ code: 'custom', message: `is not as .env.example shows it: ${[...path, message].join(' ')}` })
+      return z.NEVER
+    })
+    .optional(),
 
   /** Kubo's RPC. Unset: blocks are kept in IPFS_STORE_DIR by this process. */
   IPFS_RPC_URL: env.url().optional(),
@@ -56,6 +98,28 @@ export const Config = z.object({
   /** true: an avatar that lists signing keys in its profile is held to them, its own key included (catalog.md W33). */
   CATALOG_HOLD_TO_SIGNING_KEYS: env.flag(false),
 
+  /** deny: only a signed-in buyer checks out. allow: anybody may, in the name of the basket's buyer. */
+  MARKET_ANONYMOUS_CHECKOUT: z.enum(['allow', 'deny'], { error: 'must be allow or deny' }).default('allow'),
+  /** Seconds an unpaid order keeps its goods, then it is cancelled; shorter for one placed without its buyer's token. */
+  MARKET_PAYMENT_WINDOW_SECONDS: env.int(1, 2_592_000, 1800),
+  MARKET_ANONYMOUS_PAYMENT_WINDOW_SECONDS: env.int(1, 2_592_000, 900),
+  /** Unpaid orders at a time: of a signed-in buyer, and of a client network without one. Off with RATE_LIMIT_ENABLED. */
+  MARKET_OPEN_ORDERS_PER_BUYER: env.int(1, 100_000, 100),
+  MARKET_ANONYMOUS_OPEN_ORDERS: env.int(1, 100_000, 50),
+
+  /** Days after which a basket that ran out is forgotten. */
+  BASKET_RETENTION_DAYS: env.int(0, 3650, 7),
+  /** Days after payment is final when names, addresses and contacts go from a delivered order; 0 = they are kept. */
+  ORDER_PERSONAL_DATA_DAYS: env.int(0, 36_500, 0),
+
+  /** Open event streams: of one address on each side (buyer, seller), and in all. Each replica counts its own. */
+  SSE_MAX_SUBSCRIBERS_PER_KEY: env.int(1, 10_000, 100),
+  SSE_MAX_STREAMS: env.int(1, 1_000_000, 10_000),
+  /** A stream whose client leaves more than this unread is cut. */
+  SSE_MAX_BUFFERED_BYTES: env.int(65_536, 16_777_216, 65_536),
+  /** Seconds a completed order is kept from being told while an adapter has yet to answer for the first time. */
+  SSE_HOLD_SECONDS: env.int(1, 86_400, 120),
+
   POLL_SECONDS: env.int(1, 3600, 5),
   PAGE_SIZE: env.int(1, 1000, 500),
   CONFIRM_CONFIRMATIONS: env.int(0, 10_000, 3),
@@ -79,4 +143,23 @@ export const Config = z.object({
   /** Fault tests only: the process kills itself at this named instant. */
   FAILPOINT: z.string().optional(),
 })
+
+export const Config = Variables.refine(
+  ({ MARKET_JWT_PRIVATE_KEY, AUTH_SERVICE_URL, MARKET_TRUSTED_ISSUERS = [] }) =>
+    MARKET_JWT_PRIVATE_KEY !== undefined || AUTH_SERVICE_URL !== undefined || MARKET_TRUSTED_ISSUERS.length > 0,
+  {
+    path: ['MARKET_JWT_PRIVATE_KEY'],
+    message: 'is required: make one with `npm run ops -- jwt-key`',
+    // Also when another variable is wrong: all of them are named at once.
+    when: () => true,
+  },
+)
 export type Config = z.infer<typeof Config>
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

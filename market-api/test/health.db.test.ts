@@ -73,6 +73,7 @@ describe('a market', () => {
           payment_reference: `r-${id}`,
           price_wei: '1',
           expected_gateways: ['0xab'],
+          payment_due_by: at,
           paid_at: at,
           confirmed_at: at,
           finalized_at: at,
@@ -129,11 +130,12 @@ describe('the process', () => {
     await new Promise<void>((resolve) => kubo.listen(0, '127.0.0.1', resolve))
     const database = await createTestDatabase()
     const port = await freePort()
+    const lines: string[] = []
     const child = await spawnTethered({
       command: process.execPath,
       args: [main],
       stopSignal: 'SIGTERM',
-      onLine: () => {},
+      onLine: (line) => lines.push(line),
       env: {
         PATH: process.env.PATH,
         PORT: String(port),
@@ -158,10 +160,22 @@ describe('the process', () => {
       expect(await ready()).toEqual({
         status: 503,
         cache: 'no-store',
-        text: expect.stringMatching(/^Unhealthy: .*\bipfs \(/),
+        text: expect.stringMatching(/^Unhealthy: ipfs(, [a-z-]+)*$/),
       })
+      await ready()
       kuboStatus = 200
       expect((await ready()).text).not.toContain('ipfs')
+      // Why is in the log, once, however often it is asked; and when it was over.
+      const told = () => lines.filter((line) => line.includes('"check":"ipfs"')).map((line) => JSON.parse(line))
+      await until('the log has it', () => told().length >= 2)
+      expect(told()).toEqual([
+        expect.objectContaining({
+          level: 'error',
+          msg: 'check failed',
+          err: expect.objectContaining({ message: 'Kubo answered version with 500' }),
+        }),
+        expect.objectContaining({ level: 'info', msg: 'check recovered' }),
+      ])
     } finally {
       await child.stop(5000)
       kubo.close()

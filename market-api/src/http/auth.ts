@@ -17,6 +17,6 @@ export const requireCaller = (ctx: MarketContext) =>
 
 /** Whose token it is; undefined without one, or with one that can't be trusted. */
 export async function findCaller(ctx: MarketContext, authorization: string | undefined): Promise<Caller | undefined> {
-  const [scheme, token] = (authorization ?? '').split(' ', 2)
-  return scheme?.toLowerCase() === 'bearer' && token ? ctx.tokens.verify(token) : undefined
+  const token = /^bearer +([^ ]+) *$/i.exec(authorization ?? '')?.[1]
+  return token === undefined ? undefined : ctx.tokens.verify(token)
 }

@@ -1,10 +1,12 @@
 import { isIP, isIPv4 } from 'node:net'
+import { requestHeader } from '@market/kit/http'
 import type { Context } from 'hono'
 
 /** What of a client counts as one client: its IPv4 address, or the /64 network that an IPv6 client has to itself. */
 export function clientAddress(c: Context, trustedProxyHops: number): string {
-  const { incoming } = c.env as { incoming?: { socket: { remoteAddress?: string | undefined } } }
-  return addressBehind(incoming?.socket.remoteAddress, c.req.header('x-forwarded-for'), trustedProxyHops)
+  const { incoming } = (c.env ?? {}) as { incoming?: { socket: { remoteAddress?: string | undefined } } }
+  const forwardedFor = trustedProxyHops > 0 ? requestHeader(c, 'x-forwarded-for') : undefined
+  return addressBehind(incoming?.socket.remoteAddress, forwardedFor, trustedProxyHops)
 }
 
 /**

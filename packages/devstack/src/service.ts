@@ -23,6 +23,8 @@ export interface ServiceOptions {
 
 export interface Service {
   readonly name: string
+  /** What every start gets; a replica is the same program with another port. */
+  readonly env: NodeJS.ProcessEnv
   /** Of the process that runs now. */
   readonly pid: number
   /** How often it was started again. */
@@ -100,6 +102,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
 
   return {
     name,
+    env: options.env,
     get pid() {
       return child.pid
     },

@@ -26,6 +26,8 @@ export interface StackOptions {
   chain?: { rpc: string; circlesRpc: string } | undefined
   /** What every process inherits. */
   env: NodeJS.ProcessEnv
+  /** For one service, over what the stack itself sets for it: a test puts stand-ins between it and its neighbours. */
+  serviceEnv?: Partial<Record<ServiceName, NodeJS.ProcessEnv>>
   /** For one service's first start only. */
   firstEnv?: Partial<Record<ServiceName, NodeJS.ProcessEnv>>
   /** Tests only: trades durability of the embedded Postgres for speed. */
@@ -148,6 +150,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
           // One key for both ends; a token of its own would be known to only one of them.
           MARKET_CODE_DISPENSER_TOKEN: '',
           ...own,
+          ...options.serviceEnv?.[name],
         },
         readyUrl: `${url}/health/ready`,
         signal,

@@ -6,6 +6,8 @@ export class AppError extends Error {
   readonly status: number
   readonly code: string
   readonly details: Record<string, unknown> | undefined
+  /** For a subclass to set: what clients read beside `error` and `details` in the body, where they read those (http.ts). */
+  extra: Record<string, unknown> | undefined
 
   constructor(
     status: number,
@@ -34,6 +36,13 @@ export class UnauthorizedError extends AppError {
   }
 }
 
+/** Who it is is known, and it isn't theirs to do. */
+export class ForbiddenError extends AppError {
+  constructor(code: string, message: string) {
+    super(403, code, message)
+  }
+}
+
 export class NotFoundError extends AppError {
   constructor(code: string, message: string) {
     super(404, code, message)
@@ -49,6 +58,20 @@ export class ConflictError extends AppError {
 export class GoneError extends AppError {
   constructor(code: string, message: string) {
     super(410, code, message)
+  }
+}
+
+/** The caller's `If-Match` names a version that isn't there any more. */
+export class PreconditionFailedError extends AppError {
+  constructor(code: string, message: string, details?: Record<string, unknown>) {
+    super(412, code, message, details)
+  }
+}
+
+/** Too much at once; answered with `Retry-After`. */
+export class LimitError extends AppError {
+  constructor(code: string, message: string, retryAfterSeconds: number) {
+    super(429, code, message, { retryAfterSeconds })
   }
 }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import type { Server } from 'node:http'
-import { serve } from '@hono/node-server'
+import { createServer, type Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
 import { matchedRoutes } from 'hono/route'
 import { AppError, messageOf, StartupError } from './errors.ts'
@@ -27,11 +28,18 @@ export const problem: ErrorBody = (error, requestId) => ({
 })
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/
+const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 /** Probes and scrapes every few seconds would drown the log. */
 const QUIET = new Set(['/health', '/health/ready', '/metrics'])
 
-/** An app with request ids, one access line a request, request metrics and the error edge. */
-export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
+/**
+ * What is done with each request before its route is asked: sets headers that every answer has, refuses by throwing an
+ * `AppError`, or answers by itself. One call for all of it, because each middleware costs a short request more than this does.
+ */
+export type Edge = (c: Context<AppEnv>) => Response | undefined
+
+/** An app with request ids, one access line a request, request metrics and the error edge; 404 and 405 come before any route. */
+export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody, edge?: Edge) {
   const app = new Hono<AppEnv>()
 
   app.use(async (c, next) => {
@@ -41,11 +49,15 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
     c.set('log', childOnUse(log, { requestId }))
     earlyHeader(c, 'X-Request-Id', requestId)
     earlyHeader(c, 'X-Content-Type-Options', 'nosniff')
+    earlyHeader(c, 'Referrer-Policy', 'no-referrer')
     const started = performance.now()
-    await next()
+    const found = matchedRoutes(c).findLast(({ method, path }) => method !== 'ALL' || !path.endsWith('*'))
+    const answer = beforeRoute(c, found !== undefined)
+    if (answer) c.res = answer
+    else await next()
     const seconds = (performance.now() - started) / 1000
     // The pattern, never the path: a basket's id in the path is the capability to read it.
-    const route = matchedRoutes(c).findLast(({ path }) => !path.endsWith('*'))?.path ?? 'unmatched'
+    const route = found?.path ?? 'unmatched'
     const { method } = c.req
     const { status } = c.res
     durationOf(method, route, status).observe(seconds)
@@ -68,20 +80,39 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody) {
 
   const render = (c: Context<AppEnv>, error: AppError) => {
     const { body, contentType } = errorBody(error, c.var.requestId, c.req.path)
-    if (error.status === 401) c.header('WWW-Authenticate', 'Bearer')
+    if (error.status === 401) {
+      const presented = /^bearer +[^ ]/i.test(requestHeader(c, 'authorization') ?? '')
+      c.header('WWW-Authenticate', presented ? 'Bearer error="invalid_token"' : 'Bearer')
+    }
     const { retryAfterSeconds } = error.details ?? {}
     if (typeof retryAfterSeconds === 'number') c.header('Retry-After', String(retryAfterSeconds))
     return c.body(JSON.stringify(body), error.status as 400, { 'Content-Type': contentType })
   }
-  app.notFound((c) => render(c, new AppError(404, 'not_found', 'Not found')))
-  app.onError((error, c) => {
+  const renderUnknown = (c: Context<AppEnv>) => {
+    const allowed = METHODS.filter((method) =>
+      app.router.match(method, c.req.path)[0].some(([[, route]]) => route.method === method),
+    )
+    if (allowed.length === 0) return render(c, new AppError(404, 'not_found', 'Not found'))
+    c.header('Allow', allowed.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', '))
+    return render(c, new AppError(405, 'method_not_allowed', 'Method not allowed'))
+  }
+  const renderError = (error: unknown, c: Context<AppEnv>) => {
     if (error instanceof AppError) {
       if (error.status >= 500) c.var.log.warn({ err: error, code: error.code }, 'upstream failed')
       return render(c, error)
     }
     c.var.log.error({ err: error }, 'request failed')
     return render(c, new AppError(500, 'internal_error', 'Internal error'))
-  })
+  }
+  const beforeRoute = (c: Context<AppEnv>, known: boolean): Response | undefined => {
+    try {
+      return edge?.(c) ?? (known ? undefined : renderUnknown(c))
+    } catch (error) {
+      return renderError(error, c)
+    }
+  }
+  app.notFound(renderUnknown)
+  app.onError(renderError)
   return app
 }
 
@@ -129,14 +160,13 @@ export function probes(options: {
   /** Names of what is not in order; empty = ready. */
   notReady: () => Promise<string[]>
 }) {
-  const alive = async () => {
-    try {
-      await withTimeout(options.pingDatabase(), 2000)
-      return true
-    } catch {
-      return false
-    }
-  }
+  const alive = oneAtATime(() =>
+    withTimeout(options.pingDatabase(), 2000).then(
+      () => true,
+      () => false,
+    ),
+  )
+  const metrics = oneAtATime(() => options.metrics.registry.metrics())
   return new Hono()
     .get('/health', async (c) => {
       const ok = await alive()
@@ -149,24 +179,66 @@ export function probes(options: {
     })
     .get('/metrics', async (c) => {
       c.header('Content-Type', options.metrics.registry.contentType)
-      return c.body(await options.metrics.registry.metrics())
+      return c.body(await metrics())
     })
 }
 
-/** Listens, or throws `StartupError` naming the port and the variable that sets it. */
+/**
+ * Whether `check` succeeds, for `notReady`. The log is told when it begins to fail, why, and when it does well again; a probe
+ * is told the name only (market-api.md W-35).
+ */
+export function watchCheck(log: Log, name: string, check: () => Promise<unknown>): () => Promise<boolean> {
+  let failing: string | undefined
+  return oneAtATime(async () => {
+    try {
+      await check()
+      if (failing !== undefined) log.info({ check: name }, 'check recovered')
+      failing = undefined
+    } catch (error) {
+      const message = messageOf(error)
+      if (message !== failing) log.error({ check: name, err: error }, 'check failed')
+      failing = message
+    }
+    return failing === undefined
+  })
+}
+
+/** Whoever asks meanwhile gets the answer under way: probes are anonymous and unlimited, and must not multiply. */
+function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
+  let underWay: Promise<T> | undefined
+  return () => (underWay ??= work().finally(() => (underWay = undefined)))
+}
+
+/**
+ * How long a client may take, in ms. Whoever sends slowly to hold a connection is cut; 8 MiB, the largest body that anybody takes,
+ * need 0.6 Mbit/s. A kept-alive connection outlasts the 60 s after which balancers in front usually close theirs: were it closed
+ * here first, one of their requests would now and then be lost on it.
+ */
+const PATIENCE = { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000, checkEveryMs: 5000 }
+
+/** Listens, or throws `StartupError` naming the port and the variable that sets it. `patience` is for tests. */
 export async function listen(
-  app: { fetch: (request: Request) => Response | Promise<Response> },
+  app: { fetch: (request: Request, env: object) => Response | Promise<Response> },
   port: number,
   variable: string,
   hostname?: string,
+  patience: Partial<typeof PATIENCE> = {},
 ): Promise<Server> {
-  const server = serve({
-    fetch: app.fetch,
-    port,
-    // A catalog request names up to 500 avatars, 51 bytes each, in its URL; Node stops at 16 KiB of headers by default.
-    serverOptions: { maxHeaderSize: 64 * 1024 },
-    ...(hostname ? { hostname } : {}),
-  }) as Server
+  const { headersMs, requestMs, keepAliveMs, checkEveryMs } = { ...PATIENCE, ...patience }
+  // Without a name of ours, what HTTP/1.0 sends without a Host is refused.
+  const listener = getRequestListener(app.fetch, { hostname: 'localhost', errorHandler: answerUnreadable })
+  const server = createServer(
+    {
+      // A catalog request names up to 500 avatars, 51 bytes each, in its URL; Node stops at 16 KiB of headers by default.
+      maxHeaderSize: 64 * 1024,
+      headersTimeout: headersMs,
+      requestTimeout: requestMs,
+      keepAliveTimeout: keepAliveMs,
+      connectionsCheckingInterval: checkEveryMs,
+    },
+    listener,
+  )
+  server.on('clientError', refuseConnection)
   await new Promise<void>((resolve, reject) => {
     server.once('listening', resolve)
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -174,8 +246,54 @@ export async function listen(
         error.code === 'EADDRINUSE' ? 'is in use; stop what listens there' : `can't be used (${messageOf(error)})`
       reject(new StartupError(`port ${port} ${why} or set ${variable}`))
     })
+    server.listen(port, hostname)
   })
   return server
+}
+
+const UNREADABLE: Record<number, [code: string, title: string]> = {
+  400: ['bad_request', 'Bad Request'],
+  408: ['request_timeout', 'Request Timeout'],
+  413: ['body_too_large', 'Payload Too Large'],
+  431: ['headers_too_large', 'Request Header Fields Too Large'],
+  500: ['internal_error', 'Internal Server Error'],
+}
+
+/** The answer to what never came to the app. It has no path whose clients could expect another shape. */
+function unreadable(status: number) {
+  const [code, title] = UNREADABLE[status]!
+  const requestId = randomUUID()
+  const body = JSON.stringify({ title, status, code, requestId })
+  const headers = {
+    'Content-Type': 'application/problem+json',
+    'Content-Length': String(body.length),
+    'X-Content-Type-Options': 'nosniff',
+    'X-Request-Id': requestId,
+    Connection: 'close',
+  }
+  return { status, title, headers, body }
+}
+
+/** A target or a Host that no URL can be made of; or something that was thrown and is no error. */
+function answerUnreadable(error: unknown): Response {
+  const { status, headers, body } = unreadable(error instanceof RequestError ? 400 : 500)
+  return new Response(body, { status, headers })
+}
+
+const STATUS_OF: Record<string, number> = {
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+  HPE_HEADER_OVERFLOW: 431,
+}
+
+/** As Node itself answers what is no HTTP or comes too slowly, with a body. */
+function refuseConnection(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (socket.writable && error.code !== 'ECONNRESET') {
+    const { status, title, headers, body } = unreadable(STATUS_OF[error.code ?? ''] ?? 400)
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+    socket.write(`HTTP/1.1 ${status} ${title}\r\n${lines.join('')}\r\n${body}`)
+  }
+  socket.destroy(error)
 }
 
 /** Stops accepting, lets requests under way finish for `graceMs`, then cuts what is left. */

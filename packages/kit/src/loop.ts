@@ -2,6 +2,7 @@ import { messageOf } from './errors.ts'
 import type { Log } from './log.ts'
 
 export type Loop = {
+  readonly name: string
   /** Runs the step soon instead of at the next interval. */
   wake(): void
   /** Lets the step under way finish, then stays still. */
@@ -62,6 +63,7 @@ export function startLoop({ name, intervalMs, log, step }: LoopOptions): Loop {
   const running = run()
 
   return {
+    name,
     wake() {
       woken = true
       if (failing === undefined) wakeUp?.()

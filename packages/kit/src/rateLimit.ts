@@ -2,14 +2,14 @@
 export type Allowance = { ok: boolean; limit: number; remaining: number; resetSeconds: number }
 
 export type RateLimiter = {
-  /** Takes one of `key`'s budget, if there is one left. */
-  take(key: string): Allowance
+  /** Takes `cost` (1) of `key`'s budget, if that much is left. What costs more than the whole budget costs the whole. */
+  take(key: string, cost?: number): Allowance
 }
 
 const MAX_KEYS = 100_000
 
 /**
- * `limit` calls a key in each window of `windowSeconds`, counted in this process: with several replicas a caller has as many
+ * `limit` units of cost a key in each window of `windowSeconds`, counted in this process: with several replicas a caller has as many
  * budgets. The window of a key begins with its first call. Of more than 100,000 keys at once the oldest are forgotten.
  */
 export function createRateLimiter({
@@ -35,11 +35,12 @@ export function createRateLimiter({
   }
 
   return {
-    take(key) {
+    take(key, cost = 1) {
       const now = nowMs()
       const window = windowOf(key, now)
-      const ok = window.taken < limit
-      if (ok) window.taken += 1
+      const price = Math.min(cost, limit)
+      const ok = window.taken + price <= limit
+      if (ok) window.taken += price
       const resetSeconds = Math.max(1, Math.ceil((window.endsAtMs - now) / 1000))
       return { ok, limit, remaining: limit - window.taken, resetSeconds }
     },
