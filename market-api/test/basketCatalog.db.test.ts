@@ -1,148 +1,21 @@
-import { createServer, type IncomingMessage, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { json } from 'node:stream/consumers'
-import type { JsonValue } from '@market/contracts/canonicalJson'
 import type { CustomDataLink } from '@market/contracts/link'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
-import type { PaymentLog } from '../src/payments/paymentSource.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'
-import { createAdapterClient } from '../src/serviceRoutes/adapterClient.ts'
-import { chunkOf, indexOf, OPERATOR, profileOf, startCatalog } from './catalogWorld.ts'
+import { indexOf, OPERATOR, profileOf } from './catalogWorld.ts'
+import { BUYER, itemsOf, NOW, paidInFull, startShop } from './shop.ts'
 
-const GATEWAY = `0x${'6a'.repeat(20)}`
-const BUYER = `0x${'b1'.repeat(20)}`
-const NOW = Math.floor(Date.now() / 1000)
-
-type Adapter = {
-  server: Server
-  origin: string
-  delivered: { items: { sku: string; quantity: number }[]; lineIndexes: number[]; buyer: string }[]
-}
-
-async function startAdapter(): Promise<Adapter> {
-  const server = createServer(
-    (request, response) => void answer(request).then(([status, body]) => response.writeHead(status).end(body)),
-  )
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const adapter: Adapter = { server, origin, delivered: [] }
-  const answer = async (request: IncomingMessage): Promise<[number, string]> => {
-    if (request.method === 'POST') {
-      adapter.delivered.push((await json(request)) as never)
-      return [200, JSON.stringify({ status: 'ok' })]
-    }
-    return [200, JSON.stringify({ '@type': 'QuantitativeValue', value: 100, unitCode: 'C62' })]
-  }
-  return adapter
-}
-
-let world: Awaited<ReturnType<typeof startCatalog>>
-let first: Adapter
-let second: Adapter
+let world: Awaited<ReturnType<typeof startShop>>
 beforeAll(async () => {
-  first = await startAdapter()
-  second = await startAdapter()
-  world = await startCatalog()
-  const { ctx } = world
-  ctx.adapters = createAdapterClient({
-    keys: new Map([first, second].map(({ origin }) => [origin, 'key'])),
-    inventoryTimeoutMs: 2000,
-    availabilityTimeoutMs: 2000,
-    fulfillmentTimeoutMs: 2000,
-    maxResponseBytes: 65_536,
-    maxRedirects: 0,
-  })
-  const type = (name: string, { origin }: Adapter) => ({
-    offer_type: name,
-    inventory_url_template: `${origin}/inventory/{chain_id}/{seller}/{sku}`,
-    fulfillment_url_template: `${origin}/fulfill/{chain_id}/{seller}`,
-  })
-  await ctx.db
-    .insertInto('offer_types')
-    .values([type('first', first), type('second', second)])
-    .execute()
+  world = await startShop()
 })
-afterAll(async () => {
-  await world?.close()
-  for (const { server } of [first, second]) {
-    server.close()
-    server.closeAllConnections()
-  }
-})
+afterAll(() => world?.close())
 
-type Seller = ReturnType<(typeof world)['seller']>
-type Line = { seller: Seller; sku: string; quantity?: number }
+const cart: typeof world.cart = (...args) => world.cart(...args)
+const made: typeof world.made = (...args) => world.made(...args)
+const sell: typeof world.sell = (...args) => world.sell(...args)
+const basketOf: typeof world.basketOf = (...args) => world.basketOf(...args)
 
-const offering = (price: number, priceCurrency = 'CRC', more: object = {}) => ({
-  offers: [
-    {
-      '@type': 'Offer',
-      price,
-      priceCurrency,
-      potentialAction: { '@type': 'PayAction', recipient: { '@id': `eip155:100:${GATEWAY}` } },
-      ...more,
-    },
-  ],
-})
-
-/** Signed and pinned, not published yet. Every call is a later link. */
-let signed = 0
-const made = (seller: Seller, sku: string, price: number, currency?: string, more?: object) => {
-  signed += 1
-  return seller.offer(sku, price, NOW - 10_000 + signed, offering(price, currency, more))
-}
-
-const chunkWith = (link: CustomDataLink) => world.put(chunkOf([link as JsonValue], null))
-
-/** Has the skus of these links delivered, publishes them and waits until the market has read that. */
-async function sell(seller: Seller, links: CustomDataLink[], offerType = 'first') {
-  const rows = links.map(({ name }) => ({
-    chain_id: 100,
-    seller_address: seller.address,
-    sku: name.slice('product/'.length),
-    offer_type: offerType,
-    is_one_off: false,
-    total_inventory: null,
-  }))
-  await world.ctx.db
-    .insertInto('market_service_routes')
-    .values(rows)
-    .onConflict((conflict) => conflict.doNothing())
-    .execute()
-  const published = await seller.publish(links)
-  await world.follow()
-  return published
-}
-
-const cart = async (method: string, path: string, sent?: object) => {
-  const response = await fetch(`${world.url}/api/cart/v1/baskets${path}`, {
-    method,
-    ...(sent ? { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(sent) } : {}),
-  })
-  return {
-    status: response.status,
-    contentType: response.headers.get('content-type'),
-    // The tests know what they asked for.
-    body: (await response.json()) as any,
-  }
-}
-const itemsOf = (lines: Line[]) => ({
-  items: lines.map(({ seller, sku, quantity = 1 }) => ({
-    seller: seller.address,
-    orderedItem: { '@type': 'Product', sku },
-    orderQuantity: quantity,
-  })),
-})
-const emptyBasket = async () =>
-  `/${(await cart('POST', '', { operator: OPERATOR, buyer: BUYER, chainId: 100 })).body.basketId}`
-
-async function basketOf(lines: Line[]) {
-  const path = await emptyBasket()
-  const { status, body } = await cart('PATCH', path, itemsOf(lines))
-  expect([status, body.error]).toEqual([200, undefined])
-  return path
-}
 const pricesIn = (basket: { items: { offerSnapshot: { price: number } }[] }) =>
   basket.items.map(({ offerSnapshot }) => offerSnapshot.price)
 const orders = () =>
@@ -161,7 +34,7 @@ describe('a basket takes what the catalog lists', () => {
       await made(seller, 'mug', 1),
     ]
     const { chunks } = await sell(seller, [older, newer])
-    const elsewhere = [await chunkWith(older), await chunkWith(aside)]
+    const elsewhere = [await world.chunkWith(older), await world.chunkWith(aside)]
     for (const chunk of elsewhere) {
       const index = await world.put({ ...indexOf(chunks.at(-1)!), entries: { 'product/mug': chunk } })
       world.register(seller.address, await world.put(profileOf({ [OPERATOR]: index })))
@@ -179,7 +52,7 @@ describe('a basket takes what the catalog lists', () => {
     const [here, there] = [OPERATOR, `0x${'0e'.repeat(20)}`]
     const [older, newer] = [await made(seller, 'mug', 24), await made(seller, 'mug', 26)]
     await sell(seller, [older])
-    const headOf = async (link: CustomDataLink) => world.put(indexOf(await chunkWith(link)))
+    const headOf = async (link: CustomDataLink) => world.put(indexOf(await world.chunkWith(link)))
     const namespaces = { [here]: await headOf(older), [there]: await headOf(newer) }
     world.register(seller.address, await world.put(profileOf(namespaces)))
     await world.follow()
@@ -203,7 +76,7 @@ describe('a basket takes what the catalog lists', () => {
         { seller, sku: 'mug' },
         { seller, sku: 'nothing' },
       ]
-      const { status, body } = await cart('PATCH', await emptyBasket(), itemsOf(lines))
+      const { status, body } = await cart('PATCH', await world.emptyBasket(), itemsOf(lines))
       expect([status, body.code, body.details]).toEqual([422, 'product_not_found', { path: '/items/1' }])
       // A call nobody waits for would end the process if it failed.
       expect(asked).toEqual([])
@@ -229,11 +102,13 @@ describe('a product that changed after it was put into the basket', () => {
     const refused = await cart('POST', `${path}/checkout`)
     expect(refused).toEqual({
       status: 409,
+      etag: null,
       contentType: 'application/ld+json; charset=utf-8',
       body: {
         error: 'tee-black costs 21 CRC now instead of 19 CRC. Update the basket to accept that',
         code: 'product_changed',
         requestId: expect.any(String),
+        basket: { ...stored, items: [expect.objectContaining({ productCid: dearer.cid })] },
         details: {
           path: '/items/0',
           changes: [
@@ -345,10 +220,11 @@ describe('currencies', () => {
       await made(seller, 'print', 19, 'EUR'),
       await made(seller, 'frame', 29, 'EUR'),
     ])
-    const path = await emptyBasket()
+    const path = await world.emptyBasket()
     const mixed = await cart('PATCH', path, itemsOf(['mug', 'bowl', 'print', 'frame'].map((sku) => ({ seller, sku }))))
     expect(mixed).toEqual({
       status: 400,
+      etag: null,
       contentType: 'application/ld+json; charset=utf-8',
       body: {
         error: 'All lines of a basket must be in one currency: print is in EUR, mug in CRC',
@@ -400,30 +276,8 @@ it('catalog:64 each adapter of an order of two sellers sees its own lines, once'
   const { status, body } = await cart('POST', `${path}/checkout`)
   expect(status).toBe(201)
 
-  const { ctx } = world
-  const at = { blockNumber: 10, transactionIndex: 0, logIndex: 0 }
-  const token = BigInt(ada.address)
-  const paid: PaymentLog = {
-    ...at,
-    txHash: `0x${'64'.repeat(32)}`,
-    blockTime: new Date(),
-    gateway: GATEWAY,
-    payer: BUYER,
-    payee: null,
-    tokenId: token,
-    amountWei: 36n * 10n ** 18n,
-    paymentReference: body.paymentReference,
-  }
-  ctx.paymentSource = {
-    readPayments: async (after) => ({
-      logs: after ? [] : [paid],
-      unreadable: 0,
-      end: after ? undefined : at,
-      full: false,
-    }),
-    readTrust: async () => [{ ...at, blockNumber: 1, trustReceiver: ada.address, expirySeconds: 2n ** 60n }],
-    readHead: async () => 1000,
-  }
+  const { ctx, first, second } = world
+  ctx.paymentSource = paidInFull([{ reference: body.paymentReference, crc: 36n }])
   for (let round = 0; round < 2; round += 1) {
     await pollPayments(ctx)
     while (await runFulfillmentJob(ctx));

@@ -96,6 +96,7 @@ async function markSold(sku: string) {
       order_json: {} as never,
       status: 'https://schema.org/OrderPaymentDue',
       payment_reference: `r-${sku}`,
+      payment_due_by: new Date(Date.now() + 60_000),
       price_wei: '1',
       expected_gateways: [SELLER],
     })

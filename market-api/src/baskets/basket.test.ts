@@ -114,7 +114,7 @@ describe('validateBasketRules', () => {
 })
 
 describe('composeOrder', () => {
-  const compose = (items: BasketItem[]) => composeOrder(basket(items), BUYER, 'ord_1', 'pay_1')
+  const compose = (items: BasketItem[]) => composeOrder(basket(items), BUYER, 'ord_1', 'pay_1', new Date())
 
   it('adds prices up exactly and keeps offers and items side by side', () => {
     const { snapshot, priceWei, expectedGateways, lines } = compose([

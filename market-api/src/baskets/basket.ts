@@ -13,6 +13,8 @@ const RequestedItem = z.object({
   seller: z.string().nullish(),
   orderedItem: z.object({ sku: z.string().nullish() }).nullish(),
   orderQuantity: z.int().refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]'),
+  /** Which of the product's offers; the first without it (W-25). */
+  offerIndex: z.int().nonnegative().max(1000).nullish(),
   imageUrl: z
     .string()
     .max(2048)
@@ -41,6 +43,8 @@ export type BasketItem = {
   orderedItem: { '@type': 'Product'; sku: string; name: string }
   seller: string
   imageUrl: string | null
+  /** There only when the buyer chose one (W-25). */
+  offerIndex?: number
   productCid: string
   linkKeccak: string
   offerSnapshot: OfferSnapshot
@@ -62,17 +66,48 @@ export type Basket = {
   /** Unix seconds. */
   createdAt: number
   ttlSeconds: number
+  /** `@type` of a member as the client sent it, where it sent a wrong one: what is stored and shown has the right one. */
+  sentTypes?: Partial<Record<SlotMember, string>>
+}
+
+const TYPE_OF = {
+  customer: 'Person',
+  shippingAddress: 'PostalAddress',
+  billingAddress: 'PostalAddress',
+  ageProof: 'Person',
+  contactPoint: 'ContactPoint',
+} as const
+/** The members an offer may ask for. */
+export type SlotMember = keyof typeof TYPE_OF
+export const SLOT_MEMBERS = Object.keys(TYPE_OF) as SlotMember[]
+
+/** The `@type` a client sent for a member, if it is a wrong one. */
+export function wrongType(member: SlotMember, sent: unknown): string | undefined {
+  const type = typeof sent === 'object' && sent !== null ? (sent as { '@type'?: unknown })['@type'] : undefined
+  return typeof type === 'string' && type !== TYPE_OF[member] ? type.slice(0, 64) : undefined
 }
 
 /** A requested line, checked: who sells what, how many. */
-export type RequestedLine = { seller: string; sku: string; quantity: number; imageUrl: string | null }
+export type RequestedLine = {
+  seller: string
+  sku: string
+  quantity: number
+  imageUrl: string | null
+  offerIndex: number | undefined
+}
 
 /** Throws `AddressError`, or `LineError` with the sentences existing clients show (market-api.md 4.4). */
 export function requestedLine(item: z.infer<typeof RequestedItem>): RequestedLine {
   if (!item.seller?.trim()) throw new LineError("Each basket item must have a seller address (Parameter 'basket')")
   const sku = item.orderedItem?.sku?.trim()
   if (!sku) throw new LineError("Each basket item must have an orderedItem.sku (Parameter 'basket')")
-  return { seller: normalizeAddress(item.seller), sku, quantity: item.orderQuantity, imageUrl: item.imageUrl ?? null }
+  return {
+    seller: normalizeAddress(item.seller),
+    sku,
+    quantity: item.orderQuantity,
+    imageUrl: item.imageUrl ?? null,
+    offerIndex: item.offerIndex ?? undefined,
+  }
 }
 export class LineError extends Error {}
 
@@ -83,6 +118,7 @@ export const linesOf = (basket: Basket): RequestedLine[] =>
     sku: item.orderedItem.sku,
     quantity: item.orderQuantity,
     imageUrl: item.imageUrl,
+    offerIndex: item.offerIndex,
   }))
 
 export type Requirement = {
@@ -149,16 +185,24 @@ const SLOTS: Record<string, { expectedTypes: string[]; status(basket: Basket): S
   ),
 }
 
+/** What stands where another `@type` was expected: nothing in it counts until the client says what it is. */
+function mismatch(basket: Basket, slot: string): Partial<Pick<Requirement, 'status' | 'foundAt' | 'foundType'>> {
+  const member = slot.split('.', 1)[0] as SlotMember
+  const foundType = basket.sentTypes?.[member]
+  return foundType === undefined ? {} : { status: 'typeMismatch', foundAt: `/${member}`, foundType }
+}
+
 /** Whether a basket may be checked out, and what it still needs (market-api.md 4.6, 4.7). */
 export function validateBasketRules(basket: Basket): ValidationResult {
   const requirements: Requirement[] = []
   const add = (r: Pick<Requirement, 'id' | 'ruleId' | 'reason' | 'slot' | 'expectedTypes' | 'status'>, max = 1) =>
     requirements.push({
+      foundAt: null,
+      foundType: null,
       ...r,
       path: `/${r.slot.replaceAll('.', '/')}`,
       cardinality: { min: 1, max },
-      foundAt: null,
-      foundType: null,
+      ...mismatch(basket, r.slot),
       scope: 'basket',
       itemIndexes: null,
       blocking: true,

@@ -1,5 +1,6 @@
 import { eip155Id, parseEip155Id } from '@market/contracts/address'
 import type { FulfillmentTrigger } from '@market/contracts/fulfillment'
+import type { Person } from '@market/contracts/orderDocuments'
 import { jsonNumberFromWei, MoneyError, weiFromJsonNumber } from '@market/contracts/money'
 import type { OrderLine, OrderSnapshot } from '../orders/order.ts'
 import type { Basket, BasketItem } from './basket.ts'
@@ -20,7 +21,13 @@ export type OrderDraft = {
  * The order a basket becomes: price, currency and recipient fixed for good (market-api.md 5.2, payments.md 18).
  * Throws `UnsellableLineError` (422) for a line that could not be paid.
  */
-export function composeOrder(basket: Basket, buyer: string, orderId: string, paymentReference: string): OrderDraft {
+export function composeOrder(
+  basket: Basket,
+  buyer: string,
+  orderId: string,
+  paymentReference: string,
+  now: Date,
+): OrderDraft {
   let priceWei = 0n
   let gateway: string | undefined
   for (const [i, item] of basket.items.entries()) {
@@ -91,8 +98,19 @@ export function composeOrder(basket: Basket, buyer: string, orderId: string, pay
       downloadUrl: null,
       sellerContact: basket.contactPoint,
       customerContact: basket.contactPoint,
+      customerAge: ageOf(basket.ageProof, now),
     },
   }
+}
+
+const ADULT_YEARS = 18
+
+/** All an order keeps of a birth date: whether its owner is of age (W-47). */
+function ageOf(proof: Person | null, now: Date): OrderSnapshot['customerAge'] {
+  const born = /^([0-9]{4})(-[0-9]{2}-[0-9]{2})$/.exec(proof?.birthDate ?? '')
+  if (!born) return null
+  const comesOfAge = `${Number(born[1]) + ADULT_YEARS}${born[2]}`
+  return { adult: comesOfAge.padStart(10, '0') <= now.toISOString().slice(0, 10) }
 }
 
 /** The catalog lists any price above zero; nobody can pay 10^-19 CRC, or more CRC than a transfer holds. */

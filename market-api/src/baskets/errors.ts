@@ -1,4 +1,12 @@
-import { ConflictError, GoneError, InvalidError, NotFoundError } from '@market/kit/errors'
+import {
+  AppError,
+  ConflictError,
+  GoneError,
+  InvalidError,
+  NotFoundError,
+  PreconditionFailedError,
+  UpstreamError,
+} from '@market/kit/errors'
 import type { BasketItem, ValidationResult } from './basket.ts'
 
 export class BasketNotFoundError extends NotFoundError {
@@ -19,9 +27,19 @@ export class BasketCheckedOutError extends ConflictError {
   }
 }
 
+const CHANGED = ['basket_version_conflict', 'The basket changed since you last read it'] as const
+
+/** It changed while the request was at work; trying again is all there is to do. */
 export class BasketVersionConflictError extends ConflictError {
-  constructor() {
-    super('basket_version_conflict', 'The basket changed since you last read it')
+  constructor(version: string) {
+    super(...CHANGED, { version: Number(version) })
+  }
+}
+
+/** `If-Match` names another version. */
+export class OtherVersionError extends PreconditionFailedError {
+  constructor(version: string) {
+    super(...CHANGED, { version: Number(version) })
   }
 }
 
@@ -29,6 +47,22 @@ export class BasketVersionConflictError extends ConflictError {
 export class UnsellableLineError extends InvalidError {
   constructor(code: string, message: string, line: number) {
     super(code, message, { path: `/items/${line}` }, 422)
+  }
+}
+
+/** Neither sellable nor not: what says so could not be read just now. */
+export class CatalogUnavailableError extends UpstreamError {
+  constructor(where: string) {
+    super('catalog_unavailable', `The catalog can't say at the moment whether there is ${where}`)
+  }
+}
+
+/** Stock of many lines, asked of slow adapters. */
+export class UpstreamDeadlineError extends AppError {
+  constructor(seconds: number) {
+    super(503, 'upstream_deadline', `The stock of these lines could not be read within ${seconds} s`, {
+      retryAfterSeconds: 1,
+    })
   }
 }
 
@@ -46,15 +80,17 @@ export class MixedCurrenciesError extends InvalidError {
 export type LineChange = { line: number; before: BasketItem; now: BasketItem }
 
 /**
- * The seller published something else since the buyer put it into the basket. A PATCH of the items takes the products as they
- * are now; its answer shows them.
+ * The seller published something else since the buyer put it into the basket. `basket` in the body shows it as it would be now;
+ * a PATCH of the items accepts that. Whoever sent `If-Match` reads `offer_changed` (market-api.md 4.8), others what they know
+ * (catalog.md 6.6).
  */
 export class ProductChangedError extends ConflictError {
-  constructor(changes: LineChange[]) {
+  constructor(changes: LineChange[], basket: object, byVersion: boolean) {
     const [first] = changes
     const others = changes.length - 1
     const more = others === 0 ? '' : `, and ${others} more ${others === 1 ? 'line' : 'lines'} changed`
-    super('product_changed', `${describe(first!)}${more}. Update the basket to accept that`, {
+    const code = byVersion ? 'offer_changed' : 'product_changed'
+    super(code, `${describe(first!)}${more}. Update the basket to accept that`, {
       path: `/items/${first!.line}`,
       changes: changes.map(({ line, before, now }) => ({
         path: `/items/${line}`,
@@ -62,6 +98,7 @@ export class ProductChangedError extends ConflictError {
         now: identify(now),
       })),
     })
+    this.extra = { basket }
   }
 }
 
@@ -83,9 +120,8 @@ const identify = ({ productCid, linkKeccak, offerSnapshot: { price, priceCurrenc
 
 /** `error` and `validation` side by side is what clients read (market-api.md 0.4, E5). */
 export class InvalidBasketError extends InvalidError {
-  readonly validation: ValidationResult
   constructor(validation: ValidationResult) {
     super('invalid_basket', 'invalid basket')
-    this.validation = validation
+    this.extra = { validation }
   }
 }

@@ -1,17 +1,22 @@
+import { createHmac } from 'node:crypto'
 import { Address, normalizeAddress } from '@market/contracts/address'
 import { BASKET_ID } from '@market/contracts/ids'
 import { InvalidError } from '@market/kit/errors'
+import { earlyHeader } from '@market/kit/http'
 import { type Context, Hono } from 'hono'
 import * as z from 'zod'
 import type { MarketContext } from '../context.ts'
+import { findCaller } from '../http/auth.ts'
 import { checkAddress, jsonLd, limitBody, parseBody, readJson, requireJsonType } from '../http/body.ts'
+import { clientAddress } from '../http/clientAddress.ts'
 import { BasketPatch, LineError, requestedLine } from './basket.ts'
 import { checkoutBasket } from './checkoutBasket.ts'
 import { createBasket } from './createBasket.ts'
 import { BasketNotFoundError } from './errors.ts'
-import { patchBasket } from './patchBasket.ts'
+import { type BasketAccess, openBasket } from './openBasket.ts'
+import { type CheckedPatch, patchBasket } from './patchBasket.ts'
+import { presentBasket } from './presentBasket.ts'
 import { previewBasket } from './previewBasket.ts'
-import { readStoredBasket, type StoredBasket } from './store.ts'
 import { validateBasket } from './validateBasket.ts'
 
 const CreateInput = z.object({
@@ -26,24 +31,65 @@ export const basketRoutes = (ctx: MarketContext) =>
     .post('/', async (c) => {
       requireJsonType(c)
       const { buyer, operator, chainId } = parseBody(CreateInput, (await readJson(c, {})) ?? {})
-      const basketId = await createBasket(ctx, {
+      const created = await createBasket(ctx, {
         buyer: buyer ?? null,
         operator: operator ?? null,
         chainId: chainId ?? undefined,
+        caller: await findCaller(ctx, c.req.header('authorization')),
       })
-      return jsonLd(c, { '@type': 'circles:Basket', basketId })
+      tag(c, 0)
+      return jsonLd(c, { '@type': 'circles:Basket', ...created })
     })
-    .get('/:basketId', async (c) => jsonLd(c, view(await readStoredBasket(ctx.db, idOf(c), ctx.now()))))
+    .get('/:basketId', async (c) => {
+      const stored = await openBasket(ctx, idOf(c), await accessOf(ctx, c))
+      return basketAnswer(c, stored)
+    })
     .patch('/:basketId', async (c) => {
-      const { patch, lines } = await readPatch(c)
-      return jsonLd(c, view({ ...(await patchBasket(ctx, idOf(c), patch, lines)), status: 'Draft' }))
+      const checked = await readPatch(c)
+      const patched = await patchBasket(ctx, idOf(c), await accessOf(ctx, c), checked)
+      return basketAnswer(c, { ...patched, status: 'Draft' })
     })
-    .post('/:basketId/validate', async (c) => jsonLd(c, await validateBasket(ctx, idOf(c))))
-    .post('/:basketId/preview', async (c) => jsonLd(c, await previewBasket(ctx, idOf(c), queryBuyer(c))))
+    .post('/:basketId/validate', async (c) => {
+      const { version, validation } = await validateBasket(ctx, idOf(c), await accessOf(ctx, c))
+      tag(c, version)
+      return jsonLd(c, validation)
+    })
+    .post('/:basketId/preview', async (c) => {
+      const access = await accessOf(ctx, c)
+      const { version, order } = await previewBasket(ctx, idOf(c), access, queryBuyer(c))
+      tag(c, version)
+      return jsonLd(c, order)
+    })
     .post('/:basketId/checkout', async (c) => {
-      const { created, orderId, paymentReference } = await checkoutBasket(ctx, idOf(c), queryBuyer(c))
-      return jsonLd(c, { orderId, basketId: idOf(c), paymentReference, orderCid: null }, created ? 201 : 200)
+      const { status, body } = await checkoutBasket(ctx, {
+        basketId: idOf(c),
+        access: await accessOf(ctx, c),
+        queryBuyer: queryBuyer(c),
+        idempotencyKey: c.req.header('idempotency-key'),
+        client: clientOf(ctx, c),
+      })
+      return jsonLd(c, body, status)
     })
+
+/** A token nobody can verify counts as none: wallets attach whatever token they have stored (clients.md 4). */
+const accessOf = async (ctx: MarketContext, c: Context): Promise<BasketAccess> => ({
+  caller: await findCaller(ctx, c.req.header('authorization')),
+  basketToken: c.req.header('x-basket-token'),
+  ifMatch: c.req.header('if-match'),
+})
+
+const tag = (c: Context, version: string | number) => earlyHeader(c, 'ETag', `"${version}"`)
+
+function basketAnswer(c: Context, stored: Parameters<typeof presentBasket>[0]) {
+  tag(c, stored.version)
+  return jsonLd(c, presentBasket(stored))
+}
+
+/** The client's network under a key of ours: enough to tell clients apart, nothing to tell who they are (W-39). */
+function clientOf({ config }: MarketContext, c: Context): string {
+  const network = clientAddress(c, config.TRUSTED_PROXY_HOPS)
+  return createHmac('sha256', config.CIRCLES_SERVICE_KEY.reveal()).update(network).digest('base64url').slice(0, 22)
+}
 
 function idOf(c: Context): string {
   const id = c.req.param('basketId') ?? ''
@@ -56,10 +102,12 @@ function queryBuyer(c: Context): string | undefined {
   return text ? checkAddress('/buyer', () => normalizeAddress(text)) : undefined
 }
 
+const MERGE_PATCH = /^application\/merge-patch\+json\s*(;|$)/i
+
 const PATCHABLE = new Set(Object.keys(BasketPatch.shape))
 
 /** The checks of market-api.md 1.2 that need no basket, in their order. */
-async function readPatch(c: Context) {
+async function readPatch(c: Context): Promise<CheckedPatch> {
   const json = await readJson(c, {})
   if (json === null || typeof json !== 'object' || Array.isArray(json)) {
     throw new InvalidError('invalid_json', 'The body must be a JSON object', { path: '$' })
@@ -85,14 +133,7 @@ async function readPatch(c: Context) {
       }
     }),
   )
-  return { patch: parsed.data, lines: parsed.data.items === null ? [] : lines }
-}
-
-function view({
-  basket,
-  version,
-  status,
-  modifiedAt,
-}: Pick<StoredBasket, 'basket' | 'version' | 'status' | 'modifiedAt'>) {
-  return { ...basket, status, version: Number(version), modifiedAt: Math.floor(modifiedAt.getTime() / 1000) }
+  const deep = MERGE_PATCH.test(c.req.header('content-type') ?? '')
+  const sent = json as Record<string, unknown>
+  return { patch: parsed.data, lines: parsed.data.items === null ? [] : lines, sent, deep }
 }

@@ -2,33 +2,46 @@ import type { Kysely, Transaction } from 'kysely'
 import { sql } from 'kysely'
 import type { MarketDatabase } from '../db/types.ts'
 import type { Basket } from './basket.ts'
-import { BasketCheckedOutError, BasketExpiredError, BasketNotFoundError } from './errors.ts'
 
 export type StoredBasket = {
   basket: Basket
   version: string
   status: 'Draft' | 'CheckedOut'
   modifiedAt: Date
+  expiresAt: Date
   orderId: string | null
+  /** Whose token it was made with. */
+  maker: string | null
+  owned: boolean
+  /** SHA-256 of the basket's own token. */
+  tokenHash: Buffer | null
+  tokenRequired: boolean
 }
 
-/** Throws BasketNotFoundError, or BasketExpiredError past its time. */
-export async function readStoredBasket(db: Kysely<MarketDatabase>, basketId: string, now: Date): Promise<StoredBasket> {
+export async function findBasket(db: Kysely<MarketDatabase>, basketId: string): Promise<StoredBasket | undefined> {
   const row = await db.selectFrom('baskets').selectAll().where('basket_id', '=', basketId).executeTakeFirst()
-  if (!row) throw new BasketNotFoundError()
-  if (row.expires_at <= now) throw new BasketExpiredError()
-  const { basket_json: basket, status, modified_at: modifiedAt, order_id: orderId } = row
-  return { basket, version: String(row.version), status, modifiedAt, orderId }
+  return (
+    row && {
+      basket: row.basket_json,
+      version: String(row.version),
+      status: row.status,
+      modifiedAt: row.modified_at,
+      expiresAt: row.expires_at,
+      orderId: row.order_id,
+      maker: row.maker_address,
+      owned: row.owned,
+      tokenHash: row.token_hash,
+      tokenRequired: row.token_required,
+    }
+  )
 }
 
-/** As `readStoredBasket`, and throws BasketCheckedOutError when it can't change any more. */
-export async function readDraft(db: Kysely<MarketDatabase>, basketId: string, now: Date): Promise<StoredBasket> {
-  const stored = await readStoredBasket(db, basketId, now)
-  if (stored.status === 'CheckedOut') throw new BasketCheckedOutError()
-  return stored
-}
-
-export async function insertBasket(db: Kysely<MarketDatabase>, basket: Basket, now: Date) {
+export async function insertBasket(
+  db: Kysely<MarketDatabase>,
+  basket: Basket,
+  access: { maker: string | null; owned: boolean; tokenHash: Buffer },
+  now: Date,
+) {
   await db
     .insertInto('baskets')
     .values({
@@ -36,20 +49,38 @@ export async function insertBasket(db: Kysely<MarketDatabase>, basket: Basket, n
       basket_json: basket,
       created_at: now,
       modified_at: now,
-      expires_at: expiry(basket, now),
+      expires_at: new Date(now.getTime() + basket.ttlSeconds * 1000),
       order_id: null,
-      maker_address: null,
-      token_hash: null,
+      maker_address: access.maker,
+      owned: access.owned,
+      token_hash: access.tokenHash,
     })
     .execute()
 }
 
-/** Merges the members into the stored basket; two patches of different members both stay. Undefined when it is no draft. */
+/** From now on the basket asks who comes. */
+export async function closeBasket(
+  db: Kysely<MarketDatabase>,
+  basketId: string,
+  { owned, tokenRequired }: { owned: boolean; tokenRequired: boolean },
+) {
+  await db
+    .updateTable('baskets')
+    .set({ ...(owned ? { owned } : {}), ...(tokenRequired ? { token_required: true } : {}) })
+    .where('basket_id', '=', basketId)
+    .execute()
+}
+
+/**
+ * Merges the members into the stored basket; two patches of different members both stay. Undefined when it is no draft, or
+ * not in the version that was asked for.
+ */
 export async function mergeIntoDraft(
   db: Kysely<MarketDatabase>,
   basketId: string,
   members: Partial<Basket>,
   now: Date,
+  version: string | undefined,
 ) {
   const row = await db
     .updateTable('baskets')
@@ -63,6 +94,7 @@ export async function mergeIntoDraft(
     .where('basket_id', '=', basketId)
     .where('status', '=', 'Draft')
     .where('expires_at', '>', now)
+    .$if(version !== undefined, (query) => query.where('version', '=', version!))
     .returning(['basket_json', 'version', 'modified_at'])
     .executeTakeFirst()
   return row && { basket: row.basket_json, version: String(row.version), modifiedAt: row.modified_at }
@@ -85,5 +117,3 @@ export async function freezeBasket(
     .executeTakeFirst()
   return row !== undefined
 }
-
-const expiry = (basket: Basket, now: Date) => new Date(now.getTime() + basket.ttlSeconds * 1000)

@@ -1,7 +1,7 @@
 import type { JsonObject } from '@market/contracts/canonicalJson'
-import { type Offer, payToOf, type Product } from '@market/contracts/catalogDocuments'
+import { type Offer, type PayTo, payToOf, type Product } from '@market/contracts/catalogDocuments'
 import type { MarketContext } from '../context.ts'
-import type { ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
+import { isDeliverable, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
 import type { CatalogItem } from './listItems.ts'
 
 /** What the operator has written down about a seller's sku. */
@@ -51,15 +51,19 @@ function marketView(ctx: MarketContext, item: CatalogItem, product: Product, { r
     inventoryFeed: hasInventory ? feed('inventory') : null,
     totalInventory: route?.totalInventory ?? null,
     /** What a checkout asks for: somebody who delivers, a price in CRC, and somewhere to pay it. */
-    buyable: route?.fulfillmentUrl !== undefined && offer.priceCurrency === 'CRC' && payTo?.chainId === CHAIN_ID,
+    buyable:
+      route !== undefined && isDeliverable(route) && offer.priceCurrency === 'CRC' && payTo?.chainId === CHAIN_ID,
     /** Only where the operator knows whose it is (catalog.md 6.4): the seller's own address, or a gateway on record. */
     payAction: payTo && (payTo.address === item.avatar || gateways.has(payTo.address)) ? payAction(offer) : null,
   }
 }
 
-/** The offer's way to pay, always with its price, recipient null where the seller named none (market-api.md 1.8). */
-export function payAction(offer: Offer) {
-  const payTo = payToOf(offer)
+/**
+ * The offer's way to pay, always with its price, recipient null where the seller named none (market-api.md 1.8).
+ * @param otherwise whom to pay where the seller named nobody
+ */
+export function payAction(offer: Offer, otherwise?: PayTo) {
+  const payTo = payToOf(offer) ?? otherwise
   return {
     '@type': 'PayAction',
     price: offer.price,

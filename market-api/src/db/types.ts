@@ -275,6 +275,10 @@ export type MarketDatabase = {
     last_transaction_index: number
     last_log_index: number
   }
+  payments_observed: {
+    chain_id: Int8
+    observed_at: Date
+  }
   fulfillment_jobs: {
     job_id: Generated<string>
     order_id: string

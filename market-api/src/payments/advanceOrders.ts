@@ -6,6 +6,7 @@ import type { Updateable } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 import { insertJobs } from '../fulfillment/insertJobs.ts'
+import { tellCompletion } from '../fulfillment/tellCompletion.ts'
 import { settle } from './settle.ts'
 
 const BATCH = 500
@@ -20,6 +21,7 @@ export async function advanceOrders(ctx: MarketContext, lease: Lease, head: numb
       .where('chain_id', '=', ctx.config.CHAIN_ID)
       .where('payment_seen_at', 'is not', null)
       .where('finalized_at', 'is', null)
+      .where('cancelled_at', 'is', null)
       .where('order_id', '>', after)
       .orderBy('order_id')
       .limit(BATCH)
@@ -41,11 +43,12 @@ export async function advanceOrder(ctx: MarketContext, lease: Lease, orderId: st
     const order = await tx
       .selectFrom('orders')
       .select(['chain_id', 'payment_reference', 'price_wei', 'expected_gateways'])
-      .select(['paid_at', 'paid_amount_wei', 'confirmed_at', 'finalized_at'])
+      .select(['paid_at', 'paid_amount_wei', 'confirmed_at', 'finalized_at', 'cancelled_at'])
       .where('order_id', '=', orderId)
       .forUpdate()
       .executeTakeFirstOrThrow()
-    if (order.finalized_at) return undefined
+    // What came in after the end is on record with its transfers; its goods are others' again.
+    if (order.finalized_at || order.cancelled_at) return undefined
     const transfers = await tx
       .selectFrom('payment_transfers')
       .select(['block_number', 'transaction_index', 'log_index', 'tx_hash', 'amount_wei'])
@@ -72,25 +75,33 @@ export async function advanceOrder(ctx: MarketContext, lease: Lease, orderId: st
     const update = (set: Updateable<MarketDatabase['orders']>) =>
       tx.updateTable('orders').set(set).where('order_id', '=', orderId).execute()
     if (seenWei !== BigInt(order.paid_amount_wei)) await update({ paid_amount_wei: seenWei.toString() })
+    const paying = paidBy && !order.paid_at
+    // A payment that is final is confirmed as well, however few confirmations were asked for.
+    const confirming = (confirmed || complete) && !order.confirmed_at
+    if (confirming) await insertJobs(ctx, tx, orderId, 'confirmed')
+    if (complete) await insertJobs(ctx, tx, orderId, 'finalized')
+
+    // The status last: from its first change to the commit, all who have something to tell wait (docs/adr/0009).
     const steps: string[] = []
-    if (paidBy && !order.paid_at) {
+    if (paying) {
       await update({
         status: OrderStatus.paymentProcessing,
         paid_at: now,
+        // Whoever placed it, it is the buyer's now: somebody paid for it.
+        listed: true,
+        placed_from: null,
         paid_tx_hash: paidBy.txHash,
         paid_log_index: paidBy.logIndex,
       })
       steps.push('paid')
     }
-    // A payment that is final is confirmed as well, however few confirmations were asked for.
-    if ((confirmed || complete) && !order.confirmed_at) {
+    if (confirming) {
       await update({ confirmed_at: now })
-      await insertJobs(ctx, tx, orderId, 'confirmed')
       steps.push('confirmed')
     }
     if (complete) {
       await update({ status: OrderStatus.paymentComplete, finalized_at: now })
-      await insertJobs(ctx, tx, orderId, 'finalized')
+      await tellCompletion(tx, orderId)
       steps.push('complete')
     }
     ctx.failpoint(`payments.advancing.${steps.at(-1) ?? 'nothing'}`)

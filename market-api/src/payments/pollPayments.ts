@@ -27,8 +27,9 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
   await step(async () => {
     try {
       for (let page = 0; page < PAGES_A_ROUND; page += 1) {
+        const asked = ctx.now()
         more = await observeTransfers(ctx, lease)
-        if (!more) return
+        if (!more) return await recordObserved(ctx, asked)
       }
     } catch (error) {
       ctx.metrics.queryFailures.inc()
@@ -39,4 +40,13 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
   await step(async () => advanceOrders(ctx, lease, await ctx.paymentSource.readHead()))
   if (failures.length > 0) throw failures[0]
   return more
+}
+
+/** Every payment the source knew of at this time is stored; unpaid orders may be cancelled up to then. */
+async function recordObserved(ctx: MarketContext, at: Date): Promise<void> {
+  await ctx.db
+    .insertInto('payments_observed')
+    .values({ chain_id: ctx.config.CHAIN_ID, observed_at: at })
+    .onConflict((conflict) => conflict.column('chain_id').doUpdateSet({ observed_at: at }))
+    .execute()
 }

@@ -23,8 +23,12 @@ export async function readAvailability(ctx: MarketContext, key: RouteKey): Promi
 
 /** @throws AppError 404 `not_configured`, `inventory_not_supported`; OutboundError 502, 504 */
 export async function readInventory(ctx: MarketContext, key: RouteKey): Promise<QuantitativeValue> {
-  const { inventoryUrl, isOneOff, isSold } = await configured(ctx, key)
-  if (inventoryUrl) return ctx.adapters.inventory(inventoryUrl, STOCK_AGE_MS)
+  const { inventoryUrl, isOneOff, isSold, reserved } = await configured(ctx, key)
+  if (inventoryUrl) {
+    const stock = await ctx.adapters.inventory(inventoryUrl, STOCK_AGE_MS)
+    // What open orders hold is still in the adapter's stock, and nobody else's to buy.
+    return { ...stock, value: Math.max(0, stock.value - reserved) }
+  }
   if (isOneOff) return { '@type': 'QuantitativeValue', value: isSold ? 0 : 1, unitCode: null }
   throw notFound('inventory_not_supported', 'Inventory not supported for this offer')
 }
@@ -69,7 +73,7 @@ async function availabilityOf(ctx: MarketContext, route: ServiceRoute): Promise<
   if (route.availabilityUrl) return ctx.adapters.availability(route.availabilityUrl, STOCK_AGE_MS)
   if (route.inventoryUrl) {
     const { value } = await ctx.adapters.inventory(route.inventoryUrl, STOCK_AGE_MS)
-    return value > 0 ? Availability.inStock : Availability.outOfStock
+    return value > route.reserved ? Availability.inStock : Availability.outOfStock
   }
   if (route.isOneOff) return route.isSold ? Availability.outOfStock : Availability.inStock
   return undefined

@@ -14,10 +14,17 @@ export type ServiceRoute = {
   /** Of a one-off: somebody has ordered it. */
   isSold: boolean
   totalInventory: number | null
+  /** Pieces that open orders hold of the adapter's stock. */
+  reserved: number
+  /** Pieces delivered out of reservations so far: grows when the adapter's stock shrinks by a delivery (reservations.ts). */
+  delivered: bigint
   inventoryUrl: string | undefined
   availabilityUrl: string | undefined
   fulfillmentUrl: string | undefined
 }
+
+/** What may be sold: an adapter delivers it, or, of a one-off, its seller in person. */
+export const isDeliverable = ({ fulfillmentUrl, isOneOff }: ServiceRoute) => fulfillmentUrl !== undefined || isOneOff
 
 type RouteRow = {
   seller_address: string
@@ -26,6 +33,8 @@ type RouteRow = {
   is_one_off: boolean
   sold_in: string | null
   total_inventory: string | number | null
+  reserved: string | number | null
+  delivered: string | number | null
   inventory_url_template: string | null
   availability_url_template: string | null
   fulfillment_url_template: string | null
@@ -46,6 +55,8 @@ const columns = [
   'r.is_one_off',
   's.order_id as sold_in',
   'r.total_inventory',
+  'l.reserved',
+  'l.delivered',
   't.inventory_url_template',
   't.availability_url_template',
   't.fulfillment_url_template',
@@ -65,6 +76,12 @@ export async function findRoutes(
         .onRef('s.chain_id', '=', 'r.chain_id')
         .onRef('s.seller_address', '=', 'r.seller_address')
         .onRef('s.sku', '=', 'r.sku'),
+    )
+    .leftJoin('stock_levels as l', (join) =>
+      join
+        .onRef('l.chain_id', '=', 'r.chain_id')
+        .onRef('l.seller_address', '=', 'r.seller_address')
+        .onRef('l.sku', '=', 'r.sku'),
     )
     .select(columns)
     .where('r.chain_id', '=', chainId)
@@ -109,6 +126,8 @@ function toRoute(ctx: MarketContext, chainId: number, row: RouteRow): ServiceRou
     isOneOff: row.is_one_off,
     isSold: row.sold_in !== null,
     totalInventory: row.total_inventory === null ? null : Number(row.total_inventory),
+    reserved: Number(row.reserved ?? 0),
+    delivered: BigInt(row.delivered ?? 0),
     inventoryUrl: url(row.inventory_url_template),
     availabilityUrl: url(row.availability_url_template),
     fulfillmentUrl: url(row.fulfillment_url_template),

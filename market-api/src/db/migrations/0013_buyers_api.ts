@@ -95,6 +95,13 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     create trigger stock_reservations_counted after insert or delete on stock_reservations
       for each row execute function count_reservation()`.execute(db)
 
+  // Up to when payments are known to be read: an order is not cancelled for want of a payment that nobody looked for.
+  await sql`
+    create table payments_observed (
+      chain_id bigint primary key,
+      observed_at timestamptz not null
+    )`.execute(db)
+
   // The answer of a checkout, given again to whoever asks with the same key. Written with the order: a process that dies
   // in between leaves neither.
   await sql`

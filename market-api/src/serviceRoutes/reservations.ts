@@ -1,0 +1,168 @@
+import { ConflictError, InvalidError } from '@market/kit/errors'
+import { sql, type Transaction } from 'kysely'
+import type { MarketDatabase } from '../db/types.ts'
+
+/** What an order wants to hold of a stock that an adapter counts, with what was known when the adapter was asked. */
+export type StockHold = {
+  seller: string
+  /** In lower case. */
+  sku: string
+  quantity: number
+  /** What the adapter had, everybody's reservations included. */
+  available: number
+  /** `ServiceRoute.delivered`, read before the adapter was asked. */
+  deliveredBefore: bigint
+  /** Place of the first line in the basket. */
+  line: number
+}
+
+export type OneOffHold = { seller: string; sku: string }
+
+/** Somebody else has it, paid or within the time to pay. */
+export class OneOffSoldError extends ConflictError {
+  constructor(chainId: number, { seller, sku }: OneOffHold) {
+    super('one_off_sold', 'One-off item already sold', { chainId, seller, sku })
+  }
+}
+
+export class InsufficientStockError extends InvalidError {
+  constructor(line: number, { seller, sku }: { seller: string; sku: string }, wanted: number, available: number) {
+    const message = `Requested quantity ${wanted} for seller=${seller}, sku=${sku} exceeds inventory ${available}.`
+    super('insufficient_stock', message, { path: `/items/${line}` }, 422)
+  }
+}
+
+/** One order for all who hold several rows, so that two of them never wait for each other. */
+const bySku = (a: OneOffHold, b: OneOffHold) => compare(a.seller, b.seller) || compare(a.sku, b.sku)
+const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+
+/**
+ * Holds stock and one-offs for an order in the transaction that makes it. What was delivered since the adapter was asked is
+ * missing from what it said, so a delivery at the same moment never lets the same piece be sold twice.
+ *
+ * @throws OneOffSoldError 409, InsufficientStockError 422
+ */
+export async function reserveForOrder(
+  tx: Transaction<MarketDatabase>,
+  order: { orderId: string; chainId: number },
+  { stock, oneOffs }: { stock: StockHold[]; oneOffs: OneOffHold[] },
+): Promise<void> {
+  await reserveOneOffs(tx, order, oneOffs.toSorted(bySku))
+  // Last, and only now: the row of a sku in demand is held no longer than the rest of the transaction takes.
+  await reserveStock(tx, order, stock.toSorted(bySku))
+}
+
+async function reserveOneOffs(
+  tx: Transaction<MarketDatabase>,
+  { orderId, chainId }: { orderId: string; chainId: number },
+  oneOffs: OneOffHold[],
+): Promise<void> {
+  if (oneOffs.length === 0) return
+  const taken = await tx
+    .insertInto('one_off_sales')
+    .values(oneOffs.map(({ seller, sku }) => ({ chain_id: chainId, seller_address: seller, sku, order_id: orderId })))
+    .onConflict((conflict) => conflict.doNothing())
+    .returning(['seller_address', 'sku'])
+    .execute()
+  const missed = oneOffs.find(({ seller, sku }) => !taken.some((t) => t.seller_address === seller && t.sku === sku))
+  if (missed) throw new OneOffSoldError(chainId, missed)
+}
+
+async function reserveStock(
+  tx: Transaction<MarketDatabase>,
+  { orderId, chainId }: { orderId: string; chainId: number },
+  holds: StockHold[],
+): Promise<void> {
+  if (holds.length === 0) return
+  let levels = await lockLevels(tx, chainId, holds)
+  if (levels.length < holds.length) {
+    await tx
+      .insertInto('stock_levels')
+      .values(holds.map(({ seller, sku }) => ({ chain_id: chainId, seller_address: seller, sku })))
+      .onConflict((conflict) => conflict.doNothing())
+      .execute()
+    levels = await lockLevels(tx, chainId, holds)
+  }
+  for (const hold of holds) {
+    const { seller, sku, quantity, available, deliveredBefore, line } = hold
+    const level = levels.find((row) => row.seller_address === seller && row.sku === sku)!
+    const left = BigInt(available) - (BigInt(level.delivered) - deliveredBefore) - BigInt(level.reserved)
+    if (BigInt(quantity) > left) throw new InsufficientStockError(line, hold, quantity, Math.max(0, Number(left)))
+  }
+  await tx
+    .insertInto('stock_reservations')
+    .values(
+      holds.map(({ seller, sku, quantity }) => ({
+        order_id: orderId,
+        chain_id: chainId,
+        seller_address: seller,
+        sku,
+        quantity,
+      })),
+    )
+    .execute()
+}
+
+function lockLevels(tx: Transaction<MarketDatabase>, chainId: number, holds: { seller: string; sku: string }[]) {
+  return tx
+    .selectFrom('stock_levels')
+    .select(['seller_address', 'sku', 'reserved', 'delivered'])
+    .where('chain_id', '=', chainId)
+    .where(
+      sql<boolean>`(seller_address, sku) in (
+      select * from unnest(${holds.map((h) => h.seller)}::text[], ${holds.map((h) => h.sku)}::text[]))`,
+    )
+    .orderBy('seller_address')
+    .orderBy('sku')
+    .forUpdate()
+    .execute()
+}
+
+/** Lets go of all that these unpaid orders hold. Before their status changes: whoever tells of a status waits for nobody then. */
+export async function releaseReservations(tx: Transaction<MarketDatabase>, orderIds: string[]): Promise<void> {
+  await tx.deleteFrom('one_off_sales').where('order_id', 'in', orderIds).execute()
+  await dropReservations(tx, orderIds)
+}
+
+/**
+ * Ends what an order held of these skus, because it has them now: the adapter's own stock is less by as much. Repeating it
+ * changes nothing.
+ */
+export async function settleReservations(
+  tx: Transaction<MarketDatabase>,
+  orderId: string,
+  seller: string,
+  skus: string[],
+): Promise<void> {
+  const marked = await tx
+    .updateTable('stock_reservations')
+    .set({ delivered: true })
+    .where('order_id', '=', orderId)
+    .where('seller_address', '=', seller)
+    .where(
+      'sku',
+      'in',
+      skus.map((sku) => sku.toLowerCase()),
+    )
+    .returning('sku')
+    .execute()
+  if (marked.length > 0) await dropReservations(tx, [orderId], true)
+}
+
+/** Deleting them counts them off by trigger; the levels are locked first, in the order in which everybody does. */
+async function dropReservations(tx: Transaction<MarketDatabase>, orderIds: string[], deliveredOnly = false) {
+  const held = await tx
+    .selectFrom('stock_reservations')
+    .select(['chain_id', 'seller_address', 'sku'])
+    .where('order_id', 'in', orderIds)
+    .$if(deliveredOnly, (query) => query.where('delivered', '=', true))
+    .execute()
+  if (held.length === 0) return
+  const keys = held.map((row) => ({ seller: row.seller_address, sku: row.sku }))
+  await lockLevels(tx, Number(held[0]!.chain_id), keys)
+  await tx
+    .deleteFrom('stock_reservations')
+    .where('order_id', 'in', orderIds)
+    .$if(deliveredOnly, (query) => query.where('delivered', '=', true))
+    .execute()
+}
