@@ -177,7 +177,6 @@ describe('docker-compose.yml', () => {
       'CIRCLES_SERVICE_KEY',
       'DB_CODEDISP_PASSWORD',
       'DB_MARKET_API_PASSWORD',
-      'MARKET_JWT_PRIVATE_KEY',
       'POSTGRES_PASSWORD',
       'RPC',
     ])

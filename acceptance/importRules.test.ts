@@ -31,13 +31,15 @@ const ACCEPTANCE_MAY_IMPORT = ['sdk', 'contracts', ...TESTS_MAY_ALSO_IMPORT]
 /** Inside market-api, whom a feature may import besides itself; what those may import counts as well. */
 const FEATURES: Record<string, string[]> = {
   baskets: ['catalog', 'orders'],
-  catalog: ['serviceRoutes'],
+  catalog: ['serviceRoutes', 'chain'],
   pinning: ['catalog'],
   serviceRoutes: [],
   payments: ['orders'],
   orders: ['fulfillment'],
+  privacy: ['orders'],
   fulfillment: ['serviceRoutes'],
-  signIn: [],
+  signIn: ['chain'],
+  chain: [],
 }
 
 /**

@@ -5,6 +5,7 @@ import { type CodesDatabase, seedPool, upsertCodeMapping } from '@market/codedis
 import { type Database, openDatabase } from '@market/kit/db'
 import { messageOf } from '@market/kit/errors'
 import {
+  eraseAddress,
   generateSigningKey,
   type MarketDatabase,
   removeGateway,
@@ -117,6 +118,39 @@ ops
     }
     const done = await withMarket((db) => (options.remove ? removeGateway(db, record) : upsertGateway(db, record)))
     finish('gateway', { ...record, gatewayRecord: done }, `gateway ${done}`)
+  })
+
+ops
+  .command('privacy')
+  .description('What the market keeps of persons.')
+  .command('erase')
+  .description(
+    'Erase what is kept of the person behind an address. Orders stay, without names, addresses and contacts.',
+  )
+  .argument('<address>', "the buyer's address")
+  .option('--dry-run', 'count only')
+  .addHelpText(
+    'after',
+    `
+An order that is not delivered yet keeps what its delivery needs and is named; run it again then. One that is not paid loses
+its data by itself when it is cancelled. What was published, paid or sent to a seller's system is not the market's to erase.
+
+Examples:
+  npm run ops -- privacy erase 0x7e5f4552091a69125d5dfcb7b8c2659029395bdf --dry-run
+  npm run ops -- privacy erase 0x7e5f4552091a69125d5dfcb7b8c2659029395bdf`,
+  )
+  .action(async (text: string, { dryRun = false }: { dryRun?: boolean }) => {
+    const whose = address(text, 'address')
+    const done = await withMarket((db) => eraseAddress(db, whose, { dryRun }))
+    for (const { orderId, reason } of done.waiting) {
+      say('erase', `${orderId} keeps its data: it is ${reason === 'unpaid' ? 'not paid' : 'not delivered'} yet`)
+    }
+    finish(
+      'erase',
+      { dryRun, ...done },
+      `${dryRun ? 'To do' : 'Done'}. orders erased ${done.orders}, unchanged ${done.unchanged}, waiting ${done.waiting.length}; ` +
+        `baskets deleted ${done.baskets}, challenges ${done.challenges}, checkout answers ${done.answers}`,
+    )
   })
 
 ops

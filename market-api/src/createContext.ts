@@ -12,10 +12,15 @@ import type { MarketContext } from './context.ts'
 import type { MarketDatabase } from './db/types.ts'
 import { createMarketMetrics } from './metrics.ts'
 import { openIpfs } from './ops.ts'
+import { createOrderStreams } from './orders/events/orderStreams.ts'
 import { connectCirclesRpc } from './payments/circlesRpc.ts'
 import { createAdapterClient } from './serviceRoutes/adapterClient.ts'
 import { codeDispenserOrigin } from './serviceRoutes/resolveRoute.ts'
+import { connectAuthService } from './signIn/authService.ts'
+import { createSignInLimits } from './signIn/limits.ts'
 import { createTokens } from './signIn/tokens.ts'
+import { createTrustedIssuers, issuerKeyStore, trustedIssuers } from './signIn/trustedIssuers.ts'
+import { connectWalletSignatures } from './signIn/walletSignatures.ts'
 
 /** Everything a verb needs, as configured. Throws `StartupError` for what is configured wrongly; asks nobody yet. */
 export async function createContext(
@@ -23,11 +28,22 @@ export async function createContext(
   log: Log,
   openMarketDatabase: () => Database<MarketDatabase>,
 ): Promise<MarketContext> {
+  const now = () => ctx.now()
+  const issuers = createTrustedIssuers(trustedIssuers(config), {
+    cacheSeconds: config.AUTH_JWKS_CACHE_SECONDS,
+    maxStaleSeconds: config.AUTH_JWKS_MAX_STALE_SECONDS,
+    store: issuerKeyStore(() => ctx.db),
+    now,
+    log,
+  })
   const tokens = await createTokens({
-    privateKeyJwk: config.MARKET_JWT_PRIVATE_KEY.reveal(),
+    privateKeyJwk: config.MARKET_JWT_PRIVATE_KEY?.reveal(),
+    previousKeysJwk: config.MARKET_JWT_PREVIOUS_KEYS?.reveal(),
     issuer: config.MARKET_JWT_ISSUER,
     audience: config.MARKET_JWT_AUDIENCE,
     allowedDomains: config.MARKET_AUTH_ALLOWED_DOMAINS,
+    issuers,
+    now,
   })
   const ipfs = await openIpfs(config)
   const dispenserKey = config.MARKET_CODE_DISPENSER_TOKEN ?? config.CIRCLES_SERVICE_KEY
@@ -43,12 +59,17 @@ export async function createContext(
     metrics: createMarketMetrics(database.db),
     failpoint: failpointOf(config.FAILPOINT),
     tokens,
+    issuers,
+    wallets: connectWalletSignatures({ ...chain, chainId: config.CHAIN_ID }),
+    signInLimits: createSignInLimits({ enabled: config.RATE_LIMIT_ENABLED, nowMs: () => ctx.now().getTime() }),
+    authService: config.AUTH_SERVICE_URL ? connectAuthService(config.AUTH_SERVICE_URL) : undefined,
     ipfs,
     nameRegistry: connectNameRegistry(config.RPC, config.NAME_REGISTRY_ADDRESS, config.RPC_TIMEOUT_MS),
     signatures: connectLinkSignatures({ ...chain, chainId: config.CHAIN_ID }),
     // It works with what the context holds when it works, so that a test may put another port in.
     indexer: createIndexer(() => ctx),
     pages: createPageCache(),
+    orderStreams: createOrderStreams(() => ctx),
     paymentSource: connectCirclesRpc({
       circlesRpc: config.CIRCLES_RPC ?? config.RPC,
       rpc: config.RPC,

@@ -4,13 +4,22 @@ import { CATALOG_CHANNEL } from './catalog/pageCache.ts'
 import type { MarketContext } from './context.ts'
 import { JOBS_CHANNEL } from './fulfillment/insertJobs.ts'
 import { runFulfillmentJob } from './fulfillment/runFulfillmentJob.ts'
+import { ORDER_EVENTS_CHANNEL } from './orders/events/readOrderEvents.ts'
+import { OVERDUE_SECONDS, purgeOrderEvents, tellOverdueCompletions } from './orders/events/sweepOrderEvents.ts'
+import { expireOrders } from './orders/expireOrders.ts'
 import { pollPayments } from './payments/pollPayments.ts'
 import { purgePinQuotas } from './pinning/store.ts'
 import { SWEEP_SECONDS, sweepPins } from './pinning/sweepPins.ts'
+import { purgeBaskets, STRIP_SECONDS, stripDeliveredOrders } from './privacy/purge.ts'
+import { REFRESH_SECONDS } from './signIn/trustedIssuers.ts'
 import { purgeChallenges } from './signIn/verifyChallenge.ts'
 
 /** Notifications make workers quick; this poll makes them sure. */
 const WORKER_POLL_MS = 2000
+
+const EXPIRY_SECONDS = 2
+/** As for the workers. Without open streams it reads nothing. */
+const EVENTS_POLL_SECONDS = 2
 
 /** Every background loop of the service: name, interval, the verb it calls. */
 export async function startJobs(ctx: MarketContext) {
@@ -21,11 +30,22 @@ export async function startJobs(ctx: MarketContext) {
   const workers: Loop[] = Array.from({ length: config.FULFILLMENT_WORKERS }, (_, i) =>
     startLoop({ name: `fulfillment-${i}`, intervalMs: WORKER_POLL_MS, log, step: () => runFulfillmentJob(ctx) }),
   )
+  const events = every('order-events', EVENTS_POLL_SECONDS, () => ctx.orderStreams.read())
   const loops: Loop[] = [
     every('payments', config.POLL_SECONDS, () => pollPayments(ctx)),
     every('catalog', config.CATALOG_POLL_SECONDS, () => ctx.indexer.follow()),
     every('catalog-purge', PURGE_SECONDS, () => purgeCatalog(ctx)),
-    every('purge', 3600, async () => void (await Promise.all([purgeChallenges(ctx), purgePinQuotas(ctx)]))),
+    every('order-expiry', EXPIRY_SECONDS, () => expireOrders(ctx)),
+    every(
+      'purge',
+      3600,
+      async () => void (await Promise.all([purgeChallenges(ctx), purgePinQuotas(ctx), purgeOrderEvents(ctx)])),
+    ),
+    every('basket-purge', 3600, (signal) => purgeBaskets(ctx, signal)),
+    every('personal-data', STRIP_SECONDS, (signal) => stripDeliveredOrders(ctx, signal)),
+    events,
+    every('overdue-completions', OVERDUE_SECONDS, () => tellOverdueCompletions(ctx)),
+    every('issuer-keys', REFRESH_SECONDS, (signal) => ctx.issuers.refresh(signal)),
     every('pin-sweep', SWEEP_SECONDS, (signal) => sweepPins(ctx, signal)),
     ...workers,
   ]
@@ -34,13 +54,15 @@ export async function startJobs(ctx: MarketContext) {
   })
   const catalog = await ctx.database.listen(CATALOG_CHANNEL, (avatar) => ctx.pages.clear(avatar))
 
+  const told = await ctx.database.listen(ORDER_EVENTS_CHANNEL, () => events.wake())
+
   return {
-    /** Messages of loops that fail at the moment, for readiness. */
+    /** Names of loops that fail at the moment, for readiness; why is in the log. Workers count as one. */
     failing: () => [
-      ...new Set(loops.map((loop) => loop.failing).filter((message): message is string => message !== undefined)),
+      ...new Set(loops.filter((loop) => loop.failing !== undefined).map(({ name }) => name.replace(/-[0-9]+$/, ''))),
     ],
     async stop() {
-      await Promise.all([listening.stop(), catalog.stop()])
+      await Promise.all([listening.stop(), catalog.stop(), told.stop()])
       await Promise.all(loops.map((loop) => loop.stop()))
       await ctx.indexer.stop()
     },

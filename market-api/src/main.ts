@@ -1,7 +1,6 @@
 import { readConfig } from '@market/kit/config'
 import { openDatabase, waitForDatabase } from '@market/kit/db'
-import { messageOf } from '@market/kit/errors'
-import { listen } from '@market/kit/http'
+import { listen, watchCheck } from '@market/kit/http'
 import { releaseLease } from '@market/kit/lease'
 import { createLog } from '@market/kit/log'
 import { migrateToLatest } from '@market/kit/migrate'
@@ -28,13 +27,12 @@ await runService(log, async (): Promise<Running> => {
 
     const jobs = await startJobs(ctx)
     let stopping = false
-    const notReady = async () => {
-      const ipfsFault = await ipfs.check().then(
-        () => [],
-        (error) => [`ipfs (${messageOf(error)})`],
-      )
-      return [...(stopping ? ['stopping'] : []), ...ipfsFault, ...jobs.failing()]
-    }
+    const ipfsAnswers = watchCheck(log, 'ipfs', () => ipfs.check())
+    const notReady = async () => [
+      ...(stopping ? ['stopping'] : []),
+      ...((await ipfsAnswers()) ? [] : ['ipfs']),
+      ...jobs.failing(),
+    ]
     const server = await listen(publicApp(ctx, notReady), config.PORT, 'PORT', config.HOST).catch(async (error) => {
       await jobs.stop()
       throw error
@@ -44,6 +42,7 @@ await runService(log, async (): Promise<Running> => {
       servers: [server],
       async quiesce() {
         stopping = true
+        ctx.orderStreams.close()
         await jobs.stop()
         for (const name of ['payments', 'catalog', 'catalog-purge', 'pin-sweep'])
           await releaseLease(ctx.db, name, ctx.instance)

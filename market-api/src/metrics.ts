@@ -67,6 +67,8 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
     const counter = metrics.counter(name, help, values.length ? [label] : [])
     for (const value of values) counter.inc({ [label]: value }, 0)
   }
+  const sseStreams = metrics.gauge('marketplace_sse_streams', 'Open event streams', ['side'])
+  for (const side of ['buyer', 'seller']) sseStreams.set({ side }, 0)
   return {
     ...metrics,
     ordersCreated: metrics.counter('marketplace_orders_created_total', 'Successful checkouts'),
@@ -96,6 +98,14 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
       "Failed reads of a gateway's trust",
     ),
     fulfillments,
+    sseStreams,
+    sseDropped: metrics.counter('marketplace_sse_dropped_total', 'Event streams cut because their client read too slowly'),
+    /** Observed once an event that somebody of this process hears. */
+    sseLag: metrics.histogram(
+      'marketplace_sse_lag_seconds',
+      'Seconds from the change of an order to the sending of its event',
+      [0.01, 0.05, 0.1, 0.5, 1, 2, 5, 30],
+    ),
     catalogDropped: metrics.counter(
       'marketplace_catalog_links_dropped_total',
       'Links that an indexing pass found and dropped, by code of catalog.md 2.8',

@@ -10,6 +10,7 @@ import type { MarketDatabase } from './db/types.ts'
 export { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError } from './catalog/ipfs/ipfs.ts'
 export type { LinkSignatures } from './catalog/linkSignatures.ts'
 export type { MarketDatabase } from './db/types.ts'
+export { type Erasure, eraseAddress } from './privacy/eraseAddress.ts'
 export { generateSigningKey } from './signIn/tokens.ts'
 
 export type RouteInput = { chainId: number; seller: string; sku: string; offerType: string }

@@ -3,12 +3,17 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type CustomDataLink, type LinkDraft, linkDigest, signLink } from '@market/contracts/link'
 import { safeMessageHash } from '@market/contracts/safeMessage'
-import { type Anvil, startAnvil } from '@market/devstack/anvil'
-import { freePort } from '@market/devstack/ports'
 import { until } from '@market/testkit/until'
 import { type Abi, encodeFunctionData, type Hex, stringToHex } from 'viem'
-import { sign } from 'viem/accounts'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import {
+  type AccountChain,
+  type Answer,
+  type Asked,
+  signed,
+  startAccountChain,
+  startNodeProxy,
+} from '../../test/accountChain.ts'
 import { plainWallet, safeDouble } from '../../test/contractAccounts.gen.ts'
 import { connectLinkSignatures, keep, type LinkSignatures, type SignatureVerdict } from './linkSignatures.ts'
 
@@ -40,70 +45,21 @@ const draft: LinkDraft = {
 /** The vector's link, as a Safe's owners would publish it with this signature. */
 const safeLink = (signature: string): CustomDataLink => ({ ...safe.link, signature }) as CustomDataLink
 
-let anvil: Anvil
+let chain: AccountChain
 beforeAll(async () => {
-  anvil = await startAnvil({ port: await freePort() })
+  chain = await startAccountChain()
   await node.listen()
 })
 afterAll(async () => {
   node.close()
-  await anvil.stop()
+  await chain.stop()
 })
 
-interface Asked {
-  id: number
-  method: string
-  params: [{ from?: string; to?: string; data?: string; gas?: string }, string]
-}
-type Answer = { status?: number; body: string } | 'nothing'
-
-/** Stands between the market and a node: notes what is asked, and may answer in the node's place. */
-function startProxy(answerTo: (asked: Asked) => Promise<Answer>) {
-  const proxy = {
-    url: '',
-    asked: [] as Asked[],
-    mostAtOnce: 0,
-    answerTo,
-    methods: () => proxy.asked.map(({ method }) => method),
-    listen: () => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)).then(nameIt),
-    close() {
-      server.closeAllConnections()
-      server.close()
-    },
-  }
-  let atOnce = 0
-  const server = createServer(async (request, response) => {
-    let body = ''
-    for await (const part of request) body += part
-    const asked = JSON.parse(body) as Asked
-    proxy.asked.push(asked)
-    proxy.mostAtOnce = Math.max(proxy.mostAtOnce, (atOnce += 1))
-    const answer = await proxy.answerTo(asked)
-    atOnce -= 1
-    if (answer === 'nothing') return
-    response.statusCode = answer.status ?? 200
-    response.end(answer.body)
-  })
-  const nameIt = () => (proxy.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`)
-  return proxy
-}
-
-const askAnvil = async (asked: object): Promise<{ status: number; body: string }> => {
-  const response = await fetch(anvil.url, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify(asked),
-  })
-  return { status: response.status, body: await response.text() }
-}
-const anvilDo = async <T>(method: string, ...params: unknown[]): Promise<T> => {
-  const { result, error } = JSON.parse((await askAnvil({ jsonrpc: '2.0', id: 1, method, params })).body)
-  if (error) throw new Error(error.message)
-  return result
-}
+const askAnvil = (asked: object) => chain.ask(asked)
+const anvilDo = <T>(method: string, ...params: unknown[]) => chain.rpc<T>(method, ...params)
 
 /** Anvil itself, watched. */
-const node = startProxy(askAnvil)
+const node = startNodeProxy(askAnvil)
 
 let clock = 0
 let signatures: LinkSignatures
@@ -121,34 +77,12 @@ let addresses = 0
 const newAddress = (): Hex =>
   `0x${(0xacc0000000000000000000000000000000000000n + BigInt((addresses += 1))).toString(16)}`
 
-const send = async (transaction: { to?: Hex; data: Hex }): Promise<string> => {
-  const [from] = await anvilDo<string[]>('eth_accounts')
-  const hash = await anvilDo<string>('eth_sendTransaction', { from, gas: '0x4c4b40', ...transaction })
-  const receipt = await until('the transaction is in a block', () =>
-    anvilDo<{ status: string; contractAddress: string } | undefined>('eth_getTransactionReceipt', hash).then(
-      (found) => found ?? undefined,
-    ),
-  )
-  expect(receipt.status).toBe('0x1')
-  return receipt.contractAddress
-}
+const send = (transaction: { to?: Hex; data: Hex }) => chain.send(transaction)
+const place = (contract: { abi: Abi; bytecode: Hex }, at: Hex, ...setup: unknown[]) =>
+  chain.place(contract, at, ...setup)
+const placeSafe = (at: Hex, owners: Hex[]) => chain.placeSafe(at, owners)
 
-/** Puts a compiled contract at an address of choice, where no constructor has run. */
-async function place<const A extends Abi>(contract: { abi: A; bytecode: Hex }, at: Hex, ...setup: unknown[]) {
-  const deployed = await send({ data: contract.bytecode })
-  await anvilDo('anvil_setCode', at, await anvilDo('eth_getCode', deployed, 'latest'))
-  await send({ to: at, data: encodeFunctionData({ abi: contract.abi as Abi, functionName: 'setup', args: setup }) })
-}
-const placeSafe = (at: Hex, owners: Hex[]) => place(safeDouble, at, owners, BigInt(owners.length))
-
-const signed = async (hash: string, ...by: Array<{ address: Hex; privateKey: Hex }>): Promise<Hex> => {
-  const parts = by
-    .toSorted((a, b) => (a.address < b.address ? -1 : 1))
-    .map(async ({ privateKey }) => (await sign({ hash: hash as Hex, privateKey, to: 'hex' })).slice(2))
-  return `0x${(await Promise.all(parts)).join('')}`
-}
-
-const calls = () => node.asked.filter(({ method }) => method === 'eth_call').map(({ params }) => params[0])
+const calls = () => node.calls()
 const S1 = '0x20c13b0b'
 const S2_S3 = '0x1626ba7e'
 const refusedBy = (account: 'none' | 'contract', code = 'SIGNER'): Partial<SignatureVerdict> => ({
@@ -416,9 +350,9 @@ describe('what is remembered of an account', () => {
 describe('a node that does not answer', () => {
   const link = safeLink(safe.paths[0]!.signature)
   /** Says what a test wants it to. One for each test: what a client gave up may still be on its way. */
-  let mockNode: ReturnType<typeof startProxy>
+  let mockNode: ReturnType<typeof startNodeProxy>
   beforeEach(async () => {
-    mockNode = startProxy(async () => 'nothing')
+    mockNode = startNodeProxy(async () => 'nothing')
     await mockNode.listen()
     return () => mockNode.close()
   })

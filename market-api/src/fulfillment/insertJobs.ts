@@ -3,7 +3,7 @@ import { sql, type Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
-import { type JobLine, planJobs } from './planJobs.ts'
+import { type JobLine, offerTypeOf, planJobs } from './planJobs.ts'
 
 /** Postgres channel on which workers are told that a job is due. */
 export const JOBS_CHANNEL = 'fulfillment_jobs'
@@ -19,6 +19,11 @@ export async function insertJobs(
     .selectFrom('order_lines as l')
     .innerJoin('orders as o', 'o.order_id', 'l.order_id')
     .select(['l.line_index', 'l.seller_address', 'l.sku', 'o.chain_id'])
+    .select(
+      sql<boolean>`o.order_json #>> array['acceptedOffer', l.line_index::text, 'isOneOff'] is not distinct from 'true'`.as(
+        'is_one_off',
+      ),
+    )
     .where('l.order_id', '=', orderId)
     .where('l.fulfillment_trigger', '=', trigger)
     .orderBy('l.line_index')
@@ -30,7 +35,8 @@ export async function insertJobs(
   const jobs = planJobs(
     lines.map((line): JobLine => {
       const route = routes.get(routeKey(line.seller_address, line.sku))
-      return { lineIndex: line.line_index, seller: line.seller_address, offerType: route?.offerType ?? null }
+      const offerType = offerTypeOf(route, line.is_one_off)
+      return { lineIndex: line.line_index, seller: line.seller_address, offerType }
     }),
   )
   const inserted = await tx
@@ -44,9 +50,9 @@ export async function insertJobs(
         trigger,
         line_indexes: job.lineIndexes,
         idempotency_key: `${orderId}:${chainId}:${job.seller}:${job.offerType}:${trigger}`,
-        status: job.routed ? ('pending' as const) : ('needs_attention' as const),
-        reason: job.routed ? null : 'route_not_found',
-        next_attempt_at: job.routed ? sql<Date>`now()` : null,
+        status: job.waitsFor === null ? ('pending' as const) : ('needs_attention' as const),
+        reason: job.waitsFor,
+        next_attempt_at: job.waitsFor === null ? sql<Date>`now()` : null,
         locked_until: null,
         locked_by: null,
         last_http_status: null,

@@ -3,10 +3,12 @@ import { inTransaction } from '@market/kit/db'
 import { type Selectable, sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
+import { settleReservations } from '../serviceRoutes/reservations.ts'
 import { findRoutes, routeKey } from '../serviceRoutes/resolveRoute.ts'
 import type { FulfillmentCall } from '../serviceRoutes/adapterClient.ts'
 import { type JobOutcome, outcomeOf } from './outcome.ts'
 import { UNROUTED } from './planJobs.ts'
+import { tellCompletion } from './tellCompletion.ts'
 
 type Job = Selectable<MarketDatabase['fulfillment_jobs']>
 
@@ -32,7 +34,7 @@ export async function runFulfillmentJob(ctx: MarketContext): Promise<boolean> {
   const outcome: JobOutcome = call
     ? outcomeOf(call, job.attempts, 0.8 + Math.random() * 0.4)
     : { status: 'needs_attention', reason: 'route_not_found', retryInMs: undefined, delivered: undefined }
-  const stored = await storeOutcome(ctx, job, call, outcome)
+  const stored = await storeOutcome(ctx, job, lines, call, outcome)
   if (!stored) {
     ctx.log.warn(
       { jobId: job.job_id },
@@ -157,6 +159,7 @@ async function requestBody(ctx: MarketContext, job: Job, lines: Lines): Promise<
 async function storeOutcome(
   ctx: MarketContext,
   job: Job,
+  lines: Lines,
   call: FulfillmentCall | undefined,
   { status, reason, retryInMs, delivered }: JobOutcome,
 ): Promise<boolean> {
@@ -181,6 +184,14 @@ async function storeOutcome(
       .returning('job_id')
       .executeTakeFirst()
     if (!updated) return false
+    if (status === 'done') {
+      await settleReservations(
+        tx,
+        job.order_id,
+        job.seller_address,
+        lines.map(({ sku }) => sku),
+      )
+    }
     if (delivered) {
       await tx
         .insertInto('order_outbox')
@@ -196,6 +207,7 @@ async function storeOutcome(
         detail: { attempt: job.attempts, status, reason, httpStatus: call?.httpStatus ?? null },
       })
       .execute()
+    await tellCompletion(tx, job.order_id)
     return true
   })
 }

@@ -35,7 +35,7 @@ export async function findPinner(
  * nobody at all can tell that two days were the same client.
  */
 function anonymousSubject(ctx: MarketContext, clientAddress: string): string {
-  const secret = ctx.config.MARKET_JWT_PRIVATE_KEY.reveal()
+  const secret = (ctx.config.MARKET_JWT_PRIVATE_KEY ?? ctx.config.CIRCLES_SERVICE_KEY).reveal()
   const key = Buffer.from(hkdfSync('sha256', secret, '', 'market-api: clients that pin', 32))
   const mac = createHmac('sha256', key)
     .update(`${utcDay(ctx.now())} ${clientAddress}`)

@@ -17,6 +17,7 @@ export async function issueChallenge(ctx: MarketContext, request: SignInRequest,
   }
   const origin = signInOrigin(pageOrigin, PUBLIC_BASE_URL, MARKET_AUTH_ALLOWED_DOMAINS)
   if (!origin) throw new InvalidError('domain_not_allowed', 'Requested host is not allowlisted')
+  ctx.signInLimits.challenge(request.address)
 
   const issuedAt = ctx.now()
   const expiresAt = new Date(issuedAt.getTime() + lifetimeMinutes(request.expirationMinutes) * 60_000)

@@ -1,5 +1,4 @@
 import { getAddress } from 'viem'
-import { createSiweMessage } from 'viem/siwe'
 
 export type SignInRequest = {
   address: string
@@ -35,7 +34,9 @@ export function signInOrigin(pageOrigin: string | undefined, publicBase: string,
   return undefined
 }
 
-/** The EIP-4361 text a wallet signs. */
+/**
+ * The EIP-4361 text a wallet signs. Not viem's: that one refuses hosts such as `market:65001`, which a page may well be on.
+ */
 export function signInMessage(
   request: SignInRequest,
   origin: URL,
@@ -43,15 +44,17 @@ export function signInMessage(
   issuedAt: Date,
   expiresAt: Date,
 ): string {
-  return createSiweMessage({
-    domain: origin.host,
-    address: getAddress(request.address),
-    statement: request.statement ?? 'Sign in to Circles Market',
-    uri: origin.origin,
-    version: '1',
-    chainId: request.chainId,
-    nonce,
-    issuedAt,
-    expirationTime: expiresAt,
-  })
+  return [
+    `${origin.host} wants you to sign in with your Ethereum account:`,
+    getAddress(request.address),
+    '',
+    request.statement ?? 'Sign in to Circles Market',
+    '',
+    `URI: ${origin.origin}`,
+    'Version: 1',
+    `Chain ID: ${request.chainId}`,
+    `Nonce: ${nonce}`,
+    `Issued At: ${issuedAt.toISOString()}`,
+    `Expiration Time: ${expiresAt.toISOString()}`,
+  ].join('\n')
 }

@@ -15,16 +15,22 @@ export interface SignatureCall {
   magic: string
 }
 
-const SIGNATURE_MAX_CHARACTERS = 4_096
+/** catalog.md 1.1. */
+const LINK_SIGNATURE_MAX_CHARACTERS = 4_096
+/** market-api.md W-34: 8 KiB, `0x` not counted. */
+export const SIGN_IN_SIGNATURE_MAX_CHARACTERS = 16_386
 const WORD = 32
 const HEX_BYTES = /^0x([0-9a-fA-F]{2})*$/
 /** ERC-1271 in its older form, over the data itself, and in the form that became final, over a hash. */
 const IS_VALID_OVER_BYTES = selector('isValidSignature(bytes,bytes)')
 const IS_VALID_OVER_HASH = selector('isValidSignature(bytes32,bytes)')
 
-/** catalog.md 1.1: what a contract account may call a signature. `0x` stands for a message approved on chain. */
-export function isContractSignature(signature: string): boolean {
-  return signature.length <= SIGNATURE_MAX_CHARACTERS && HEX_BYTES.test(signature)
+/**
+ * What a contract account may call a signature, under a link unless told otherwise (catalog.md 1.1). `0x` stands for a
+ * message approved on chain.
+ */
+export function isContractSignature(signature: string, maxCharacters = LINK_SIGNATURE_MAX_CHARACTERS): boolean {
+  return signature.length <= maxCharacters && HEX_BYTES.test(signature)
 }
 
 /** The EIP-712 domain of a Safe on a chain, 0x hex; the address may be in any case. */
@@ -48,9 +54,9 @@ export function safeMessageHash(chainId: number, safe: string, message: Uint8Arr
  * another hash signed, so at most one says yes. The signature must pass isContractSignature; it goes out unmodified.
  */
 export function signatureCalls(signed: {
-  /** The link's canonical text. */
+  /** The link's canonical text, or the text of a sign-in. */
   preimage: string
-  /** Its Keccak-256, 0x hex. */
+  /** What S2 asks about, 0x hex: the link's Keccak-256, or the EIP-191 hash of a sign-in. */
   digest: string
   chainId: number
   /** Address of the account, any case. */

@@ -6,8 +6,12 @@ import { startEmbeddedPostgres } from '@market/devstack/embeddedPostgres'
 import { freePort } from '@market/devstack/ports'
 import type { TestProject } from 'vitest/node'
 import './providedContext.ts'
+import { offerSharedMarket } from './standInMarket.ts'
 
-/** One Postgres for the whole run, gone afterwards. Every suite makes databases of its own on it. */
+/**
+ * One Postgres for the whole run, gone afterwards; every suite makes databases of its own on it. And one market, for the suites
+ * that ask for it.
+ */
 export default async function setup(project: TestProject) {
   const folder = await mkdtemp(join(tmpdir(), 'market-tests-'))
   const password = randomBytes(12).toString('hex')
@@ -18,7 +22,10 @@ export default async function setup(project: TestProject) {
     fast: true,
   })
   project.provide('postgresUrl', `postgres://postgres:${password}@127.0.0.1:${postgres.port}`)
+  const shared = await offerSharedMarket()
+  project.provide('sharedMarketUrl', shared.url)
   return async () => {
+    await shared.stop()
     await postgres.stop()
     await rm(folder, { recursive: true, force: true })
   }

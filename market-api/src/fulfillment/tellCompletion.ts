@@ -1,0 +1,14 @@
+import { sql, type Transaction } from 'kysely'
+import type { MarketDatabase } from '../db/types.ts'
+
+/**
+ * Tells the streams that an order is complete, unless it isn't, was told already, or one of its jobs is still to have its first
+ * outcome: wallets read an order once, on that event, and what was delivered has to be there then (clients.md 8). Called in
+ * the transaction that completes the order or ends a job, as the last thing in it: all who tell wait for each other.
+ */
+export async function tellCompletion(tx: Transaction<MarketDatabase>, orderId: string): Promise<void> {
+  // The order's row: else the last outcome and the completion, at once, would each not see the other and both keep silent.
+  await sql`
+    select tell_completion(order_id)
+    from (select order_id from orders where order_id = ${orderId} for key share) as locked`.execute(tx)
+}
