@@ -1,7 +1,7 @@
-import { execFile } from 'node:child_process'
 import { DEMO_PRODUCTS, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import type { StackOptions } from '@market/devstack/stack'
 import { Market } from '@market/sdk/market'
+import { seedDemoSeller } from '@market/testkit/demoSeller'
 import { type RunningMarket, startRunningMarket } from '@market/testkit/runningMarket'
 import { until } from '@market/testkit/until'
 
@@ -25,22 +25,4 @@ export async function startDemoMarket(options: Partial<StackOptions> = {}): Prom
     await market.remove()
     throw error
   }
-}
-
-/** What `npm start` does about its demo seller, from outside. */
-export function seedDemoSeller(targets: {
-  rpcUrl: string
-  connections: { market: string; codedisp: string }
-  ipfsRpcUrl?: string | undefined
-  ipfsStoreDir?: string | undefined
-}): Promise<'seeded' | 'already seeded'> {
-  const script = new URL('../scripts/dist/demoSeed.js', import.meta.url).pathname
-  return new Promise((resolve, reject) => {
-    const child = execFile(process.execPath, [script], (error, stdout, stderr) => {
-      if (error) reject(new Error(stderr.trim() || error.message))
-      else resolve(stdout.trim() as 'seeded')
-    })
-    // On standard input: whoever lists processes reads arguments, and these hold passwords.
-    child.stdin!.end(JSON.stringify(targets))
-  })
 }

@@ -10,7 +10,7 @@ import { startService } from '@market/devstack/service'
 import { startKubo } from '@market/testkit/kubo'
 import { createPublicClient, type Hex, http } from 'viem'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { seedDemoSeller } from './demoMarket.ts'
+import { seedDemoSeller } from '@market/testkit/demoSeller'
 import {
   buyOne,
   descendantsOf,

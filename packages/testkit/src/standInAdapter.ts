@@ -8,8 +8,8 @@ export type AdapterBehaviour = {
   stock?: number
   /** HTTP status of every answer about this sku, without a body of any use; 0 lifts it. */
   httpStatus?: number
-  /** Answers nothing, until this is lifted. */
-  hang?: boolean
+  /** Which questions it leaves open until this is lifted. */
+  hang?: 'all' | 'fulfill' | null
   /** The answer to `fulfill`, instead of one code a piece. */
   delivery?: { httpStatus: number; body: object } | null
 }
@@ -83,7 +83,7 @@ export async function startStandInAdapter(): Promise<StandInAdapter> {
     if (kind === 'fulfill' && request.method === 'POST') return fulfill(request, response, seller)
     if (kind !== 'inventory' && kind !== 'availability') return send(response, 404, {})
     calls.push({ kind, seller, sku, idempotencyKey: null, hasKey: hasKey(request), body: null })
-    while (behaviourOf(seller, sku).hang) await untilLifted()
+    while (behaviourOf(seller, sku).hang === 'all') await untilLifted()
     const { stock = 0, httpStatus } = behaviourOf(seller, sku)
     if (httpStatus) return send(response, httpStatus, {})
     if (kind === 'inventory') return send(response, 200, { '@type': 'QuantitativeValue', value: stock })

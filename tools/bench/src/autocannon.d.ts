@@ -11,6 +11,6 @@ declare module 'autocannon' {
     url: string
     connections: number
     duration: number
-    requests: { path: string }[]
+    requests: { path: string; method?: string; body?: string; headers?: Record<string, string> | undefined }[]
   }): Promise<Result>
 }

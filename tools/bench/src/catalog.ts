@@ -89,24 +89,24 @@ async function benchChange(market: RunningMarket, seller: Seller): Promise<void>
 /** Gives the requests per second of pages that are not in memory. */
 async function benchPages(page: string, what: string): Promise<number> {
   console.log(`\n${what}`)
+  const base = new URL(page).origin
   const bytes = new Uint8Array(await (await fetch(page)).arrayBuffer())
   const bare = await bareServer(bytes)
   try {
-    await load([bare.url], { seconds: 2 })
-    const limit = await medianLoad(bare.url)
-    await load([page], { seconds: 2 })
-    const warm = await medianLoad(page)
+    await load([{ path: '/' }], { base: bare.url, seconds: 2 })
+    const limit = await medianLoad(bare.url, [{ path: '/' }])
+    await load([at(page)], { base, seconds: 2 })
+    const warm = await medianLoad(base, [at(page)])
     report(`bare Hono route of the same ${bytes.length} bytes`, describeLoad(limit))
     report('page of 20', describeLoad(warm), '>= 50 % of bare')
     report('', `${Math.round((warm.requestsPerSecond / limit.requestsPerSecond) * 100)} % of bare`)
   } finally {
     bare.stop()
   }
-  const cold = await medianLoad(() => Array.from({ length: 20_000 }, (_, i) => `${page}&other=${Date.now()}-${i}`), {
-    seconds: 4,
-  })
+  const others = () => Array.from({ length: 20_000 }, (_, i) => at(`${page}&other=${Date.now()}-${i}`))
+  const cold = await medianLoad(base, others, { seconds: 4 })
   report('page of 20, never in memory', describeLoad(cold))
-  const deep = await medianLoad([await deepPage(page, 20)])
+  const deep = await medianLoad(base, [at(await deepPage(page, 20))])
   report('page 20, by cursor', describeLoad(deep))
   return cold.requestsPerSecond
 }
@@ -125,8 +125,8 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
   const resident: number[] = []
   for (let minute = 0; minute < minutes; minute += 1) {
     // Half the requests miss the memory of pages.
-    const urls = Array.from({ length: 2000 }, (_, i) => (i % 2 ? page : `${page}&soak=${minute}-${i}`))
-    const { requestsPerSecond, errors } = await load(urls, { seconds: 60 })
+    const requests = Array.from({ length: 2000 }, (_, i) => at(i % 2 ? page : `${page}&soak=${minute}-${i}`))
+    const { requestsPerSecond, errors } = await load(requests, { base: market.marketUrl, seconds: 60 })
     resident.push(residentMiB(market.services['market-api'].pid))
     report(
       `minute ${minute + 1}`,
@@ -134,6 +134,8 @@ async function soak(market: RunningMarket, page: string, minutes: number): Promi
     )
   }
 }
+
+const at = (url: string) => ({ path: url.slice(new URL(url).origin.length) })
 
 const residentMiB = (pid: number) =>
   Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024)
@@ -152,7 +154,7 @@ async function bareServer(bytes: Uint8Array): Promise<{ url: string; stop(): voi
   const port = await freePort()
   const child = fork(fileURLToPath(new URL('bareRoute.js', import.meta.url)), [String(port), file], { silent: true })
   await once(child.stdout!, 'data')
-  return { url: `http://127.0.0.1:${port}/`, stop: () => void child.kill() }
+  return { url: `http://127.0.0.1:${port}`, stop: () => void child.kill() }
 }
 
 /**

@@ -2,18 +2,21 @@ import autocannon from 'autocannon'
 
 export type Load = { requestsPerSecond: number; p50: number; p99: number; errors: string }
 
-/** Steady load on one URL, or on each in turn; keep-alive, no pipelining. */
+export type Request = { path: string; method?: string; body?: string; headers?: Record<string, string> }
+
+/** Steady load of one request, or of each in turn; keep-alive, no pipelining. */
 export async function load(
-  urls: string | string[],
-  { seconds = 5, connections = 32 }: { seconds?: number; connections?: number } = {},
+  requests: Request[],
+  { base, seconds = 5, connections = 32 }: { base: string; seconds?: number; connections?: number },
 ): Promise<Load> {
-  const list = [urls].flat()
-  const { origin } = new URL(list[0]!)
   const result = await autocannon({
-    url: origin,
+    url: base,
     connections,
     duration: seconds,
-    requests: list.map((url) => ({ path: url.slice(origin.length) })),
+    requests: requests.map(({ body, headers, ...rest }) => ({
+      ...rest,
+      ...(body === undefined ? { headers } : { body, headers: { ...headers, 'Content-Type': 'application/json' } }),
+    })),
   })
   return {
     requestsPerSecond: result.requests.average,
@@ -35,12 +38,13 @@ function describeErrors(result: { errors: number; timeouts: number; non2xx: numb
 
 /** The median of `runs` loads, by requests per second. */
 export async function medianLoad(
-  urls: string | string[] | (() => string[]),
-  options: { runs?: number; seconds?: number; connections?: number } = {},
+  base: string,
+  requests: Request[] | (() => Request[]),
+  { runs = 3, ...options }: { runs?: number; seconds?: number; connections?: number } = {},
 ): Promise<Load> {
   const loads: Load[] = []
-  for (let i = 0; i < (options.runs ?? 3); i += 1) {
-    loads.push(await load(typeof urls === 'function' ? urls() : urls, options))
+  for (let i = 0; i < runs; i += 1) {
+    loads.push(await load(typeof requests === 'function' ? requests() : requests, { base, ...options }))
   }
   return median(loads, (one) => one.requestsPerSecond)
 }
