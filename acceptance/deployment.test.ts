@@ -37,7 +37,7 @@ const demo = namesIn('scripts/demo.ts', /process\.env\.([A-Z][A-Z_]+)/g)
 const devstack = namesIn('packages/devstack/src/stack.ts', /env\.([A-Z][A-Z_]+)/g)
 const readers = { market, adapter, initDb, start, devChain, ops, catalog, demo, devstack }
 
-const isSecret = (name: string) => /_(PASSWORD|KEY|TOKEN|BEARER|SECRET)$/.test(name)
+const isSecret = (name: string) => /(?<!_PER)_(PASSWORD|KEY|TOKEN|BEARER|SECRET)$/.test(name)
 
 describe('.env.example', () => {
   const example = exampleVariables()

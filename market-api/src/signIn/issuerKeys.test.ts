@@ -132,6 +132,14 @@ describe('the keys of an issuer', () => {
     expect([kids(keys), asked.length]).toEqual([[other.kid], 3])
   })
 
+  it('are waited for when a fetch is under way anyhow, which leaves the next one free', async () => {
+    const keys = keep()
+    await Promise.all([keys.refreshWhenDue(), keys.refetch()])
+    expect([kids(keys), asked.length]).toEqual([[rsa.kid], 1])
+    await keys.refetch()
+    expect(asked).toHaveLength(2)
+  })
+
   it('are the same set as long as they are the same keys, so that verdicts stay', async () => {
     const keys = keep()
     await keys.refreshWhenDue()

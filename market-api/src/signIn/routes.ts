@@ -10,7 +10,7 @@ import { verifyChallenge } from './verifyChallenge.ts'
 
 const MAX_BODY_BYTES = 64 * 1024
 
-const ChallengeInput = z.object({
+export const ChallengeInput = z.object({
   address: Address,
   chainId: z.int(),
   statement: z
@@ -23,7 +23,7 @@ const ChallengeInput = z.object({
     .transform((minutes) => minutes ?? undefined),
 })
 
-const VerifyInput = z.object({ challengeId: z.guid(), signature: z.string() })
+export const VerifyInput = z.object({ challengeId: z.guid(), signature: z.string() })
 
 /** Sign-in by ourselves, or by the service that does it for us (market-api.md 1.5). */
 export const signInRoutes = (ctx: MarketContext) =>

@@ -34,7 +34,7 @@ describe('the text', () => {
         const request = { address: ADDRESS, chainId: 100, statement: text }
         const message = signInMessage(request, new URL(`http://${domain}/page`), NONCE, FROM, TO)
         expect(message.split('\n')).toHaveLength(11)
-        const { statement: read, ...fields } = parseSiweMessage(message)
+        const { statement: _read, ...fields } = parseSiweMessage(message)
         expect(fields).toEqual({
           domain,
           address: '0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf',

@@ -59,7 +59,7 @@ export async function createTokens(options: {
   const own = options.privateKeyJwk === undefined ? undefined : parsePrivateKey(options.privateKeyJwk)
   const previous = options.previousKeysJwk === undefined ? [] : parsePreviousKeys(options.previousKeysJwk)
   const keys = await publish([...(own ? [own] : []), ...previous])
-  const signingKey = own && { kid: keys[0]!.kid!, key: await importJWK(own, ALGORITHM) }
+  const signingKey = own && { kid: keys[0]!.kid!, key: await importJWK(own, ALGORITHM).catch(refusePrivateKey) }
   const findOwnKey = createLocalJWKSet({ keys })
   const domains = new Set(allowedDomains.map((domain) => domain.toLowerCase()))
   // Verifying costs most of a bare request; the same token comes with every call of a page. Bounded by count and by `exp`.
@@ -89,7 +89,7 @@ export async function createTokens(options: {
     // Before its keys are looked at, let alone fetched: what could not be a token of this issuer for us anyway.
     if (!algorithms.includes(decodeProtectedHeader(token).alg ?? '')) return undefined
     if (![claims.aud].flat().includes(trusted.audience) || !callerOf(claims)) return undefined
-    const options: JWTVerifyOptions = {
+    const expected: JWTVerifyOptions = {
       issuer: trusted.issuer,
       audience: trusted.audience,
       algorithms,
@@ -98,18 +98,18 @@ export async function createTokens(options: {
       currentDate: now(),
     }
     if (isOver(claims, now())) return undefined
-    const { keys } = trusted
-    await keys.ready()
-    let set = keys.known()
-    let payload = set && (await verifyBy(set, token, options))
+    const theirs = trusted.keys
+    await theirs.ready()
+    let set = theirs.known()
+    let payload = set && (await verifyBy(set, token, expected))
     if (payload === undefined) {
-      await keys.refetch()
-      set = keys.known()
-      payload = set && (await verifyBy(set, token, options))
+      await theirs.refetch()
+      set = theirs.known()
+      payload = set && (await verifyBy(set, token, expected))
     }
     const caller = payload && callerOf(payload)
     // With the keys it was verified by, a verdict goes too: they were taken back, or are too old to be believed.
-    return caller && { caller, stands: () => keys.known() === set }
+    return caller && { caller, stands: () => theirs.known() === set }
   }
 
   return {
@@ -198,7 +198,10 @@ async function publish(keys: Ed25519Key[]): Promise<JWK[]> {
 
 function parsePrivateKey(text: string): Ed25519Key {
   const key = parseJson(text)
-  if (isEd25519(key) && key.d) return key
+  return isEd25519(key) && key.d ? key : refusePrivateKey()
+}
+
+function refusePrivateKey(): never {
   throw new StartupError('MARKET_JWT_PRIVATE_KEY is not an Ed25519 private JWK; make one with `npm run ops -- jwt-key`')
 }
 

@@ -69,11 +69,14 @@ export function createTrustedIssuers(
         await keys.ready()
         await keys.refreshWhenDue()
       })
-      const stopped = new Promise<void>((resolve) => {
-        if (signal?.aborted) resolve()
-        signal?.addEventListener('abort', () => resolve(), { once: true })
+      // A fetch under way may take 10 s; who stops need not wait for it.
+      await new Promise<void>((resolve, reject) => {
+        const stop = () => resolve()
+        const finished = Promise.all(all).finally(() => signal?.removeEventListener('abort', stop))
+        finished.then(stop, reject)
+        signal?.addEventListener('abort', stop)
+        if (signal?.aborted) stop()
       })
-      await Promise.race([Promise.all(all), stopped])
     },
   }
 }

@@ -343,7 +343,8 @@ describe('a node that does not answer', () => {
     }
     expect(held).toBe(8)
     const outcomes = (await Promise.all(many)).map(([status]) => status)
-    expect(performance.now() - started).toBeLessThan(6000)
+    // One after the other, it would be a minute.
+    expect(performance.now() - started).toBeLessThan(15_000)
     expect(outcomes.filter((status) => status === 503)).toHaveLength(22)
     expect(outcomes.filter((status) => status === 504)).toHaveLength(208)
   })
