@@ -77,14 +77,22 @@ export async function startOrders(env: Record<string, string> = {}) {
     })
     const text = await response.text()
     // Every test reads what it asserts; a union of all answers would only be cast away again.
-    return { status: response.status, headers: response.headers, text, body: text === '' ? undefined : JSON.parse(text) }
+    return {
+      status: response.status,
+      headers: response.headers,
+      text,
+      body: text === '' ? undefined : JSON.parse(text),
+    }
   }
 
   const place = async (order: TestOrder = {}): Promise<string> => {
     const { buyer = BUYER, chainId = 100, lines = TWO_SELLERS, createdAt = new Date(), listed = true } = order
     const orderId = makeOrderId(randomBytes(16))
     const paymentReference = makeReference(randomBytes(16))
-    const priceWei = lines.reduce((sum, { price, quantity = 1 }) => sum + weiFromJsonNumber(price) * BigInt(quantity), 0n)
+    const priceWei = lines.reduce(
+      (sum, { price, quantity = 1 }) => sum + weiFromJsonNumber(price) * BigInt(quantity),
+      0n,
+    )
     const snapshot: OrderSnapshot = {
       '@context': 'https://schema.org/',
       '@type': 'Order',
@@ -223,10 +231,20 @@ export async function startOrders(env: Record<string, string> = {}) {
         .execute()
     },
     async jobs(orderId: string) {
-      return db.selectFrom('fulfillment_jobs').selectAll().where('order_id', '=', orderId).orderBy('seller_address').execute()
+      return db
+        .selectFrom('fulfillment_jobs')
+        .selectAll()
+        .where('order_id', '=', orderId)
+        .orderBy('seller_address')
+        .execute()
     },
     /** What a worker would write when its adapter has answered. */
-    async answer(jobId: string, status: 'done' | 'needs_attention' | 'pending', reason: string | null, payload?: object) {
+    async answer(
+      jobId: string,
+      status: 'done' | 'needs_attention' | 'pending',
+      reason: string | null,
+      payload?: object,
+    ) {
       const job = await db
         .updateTable('fulfillment_jobs')
         .set({ status, reason, attempts: sql`attempts + 1`, next_attempt_at: null, updated_at: sql`now()` })

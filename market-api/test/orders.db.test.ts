@@ -110,8 +110,8 @@ describe("the buyer's view", () => {
         .setExpirationTime('5m')
         .sign(key)
     const listWith = async (claims: Record<string, unknown>) => {
-      const headers = { Authorization: `Bearer ${await sign(claims)}` }
-      return (await fetch(`${orders.url}/api/cart/v1/orders/by-buyer`, { headers })).status
+      const withToken = { Authorization: `Bearer ${await sign(claims)}` }
+      return (await fetch(`${orders.url}/api/cart/v1/orders/by-buyer`, { headers: withToken })).status
     }
     expect(await listWith({ chainId: '100' })).toBe(200)
     expect(await listWith({})).toBe(401)
@@ -133,7 +133,12 @@ describe("the buyer's view", () => {
     await orders.answer(job('codedispenser').job_id, 'done', null, { '@type': 'CodeDispenserResult', codes: ['A-1'] })
     await orders.db
       .insertInto('order_outbox')
-      .values({ order_id: orderId, job_id: job('odoo').job_id, source: 'fulfillment_reconcile', payload: { by: 'hand' } })
+      .values({
+        order_id: orderId,
+        job_id: job('odoo').job_id,
+        source: 'fulfillment_reconcile',
+        payload: { by: 'hand' },
+      })
       .execute()
     const { body } = await orders.get(`/${orderId}`, BUYER)
     expect(body.outbox).toEqual([
@@ -271,7 +276,8 @@ describe('GET /orders/by-buyer', () => {
     expect(await list('pageSize=0')).toEqual(ids.slice(0, 1))
     expect(await list('pageSize=-3')).toEqual(ids.slice(0, 1))
     expect(await list('pageSize=many')).toEqual(ids.slice(0, 20))
-    for (const page of ['abc', '0', '-1', '1', '1.5']) expect(await list(`page=${page}`), page).toEqual(ids.slice(0, 20))
+    for (const page of ['abc', '0', '-1', '1', '1.5'])
+      expect(await list(`page=${page}`), page).toEqual(ids.slice(0, 20))
     expect(await list('page=3&pageSize=10')).toEqual(ids.slice(20))
     for (const query of [
       'page=3',

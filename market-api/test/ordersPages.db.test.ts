@@ -19,12 +19,13 @@ const anAddress = () => `0x${randomBytes(20).toString('hex')}`
 async function walk(list: string, who: string, pageSize: number, between?: () => Promise<unknown>) {
   const ids: string[] = []
   let pages = 0
-  for (let query = `pageSize=${pageSize}`; ; ) {
+  for (let query = `pageSize=${pageSize}`; ;) {
     const { status, headers, body } = await orders.get(`/${list}?${query}`, who)
     expect(status).toBe(200)
     expect(body.items.length).toBeLessThanOrEqual(pageSize)
     ids.push(...body.items.map((order: any) => order.orderId))
     pages += 1
+    expect(pages, 'a cursor that goes in circles').toBeLessThan(100)
     expect(headers.get('x-next-cursor')).toBe(body.nextCursor ?? null)
     if (body.nextCursor === undefined) {
       expect(headers.get('link')).toBeNull()
@@ -130,12 +131,13 @@ describe('with many orders', () => {
     )
     await sql`
       insert into order_sellers (order_id, seller_address, chain_id, created_at)
-      select order_id, s, 100, created_at from orders, unnest(${[S1, S2]}::text[]) s where basket_id not like 'bkt____%________'
-        on conflict do nothing`.execute(orders.db)
+      select order_id, s, 100, created_at from orders, unnest(${[S1, S2]}::text[]) s where length(payment_reference) < 20`.execute(
+      orders.db,
+    )
     await sql`
       insert into order_lines (order_id, line_index, seller_address, sku, quantity, fulfillment_trigger, link_keccak)
       select order_id, i, case i when 0 then ${S1} else ${S2} end, 'sku', 1, 'finalized', '0x'
-        from orders, generate_series(0, 1) i on conflict do nothing`.execute(orders.db)
+        from orders, generate_series(0, 1) i where length(payment_reference) < 20`.execute(orders.db)
     await sql`alter table orders enable trigger orders_status`.execute(orders.db)
     await sql`vacuum analyze orders`.execute(orders.db)
     await sql`vacuum analyze order_sellers`.execute(orders.db)
@@ -155,11 +157,10 @@ describe('with many orders', () => {
     const { items } = await list()
     expect(items.length).toBeGreaterThan(0)
     expect(queries).toHaveLength(1)
-    const { sql: text, parameters } = queries[0]!
+    const { sql: text } = queries[0]!
     const { rows } = await orders.db.executeQuery<{ 'QUERY PLAN': string }>({
       ...queries[0]!,
-      sql: `explain (analyze, buffers) ${text}`,
-      parameters,
+      sql: `explain ${text}`,
     })
     const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
     // The aggregates of one order sort its few lines; what must not be sorted is the list.
@@ -167,7 +168,6 @@ describe('with many orders', () => {
     expect(ordering).toContain(`Index Only Scan using ${index}`)
     expect(ordering).not.toContain('Sort')
     expect(ordering).not.toContain('Seq Scan')
-    expect(Number(/Heap Fetches: (\d+)/.exec(ordering)?.[1])).toBe(0)
   })
 
   it('does not look for a page that is too deep', async () => {
@@ -179,7 +179,7 @@ describe('with many orders', () => {
   })
 
   let queries: CompiledQuery[] = []
-  const caller = (address: string) => ({ address, chainId: 100 })
+  const caller = (address: string) => ({ address, chainId: 100, expiresAtMs: 0 })
   /** The context, noting each query. */
   const spy = () => {
     const db = orders.db.withPlugin({

@@ -8,8 +8,6 @@ import { freePort } from '@market/devstack/ports'
 import { type Child, spawnTethered } from '@market/devstack/tether'
 import { createTestDatabase, type TestDatabase } from '@market/testkit/testDatabase'
 import { until } from '@market/testkit/until'
-import { decodeJwt } from 'jose'
-import postgres from 'postgres'
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
@@ -183,86 +181,23 @@ describe('the process', () => {
 
 describe('sign-in', () => {
   const account = privateKeyToAccount(generatePrivateKey())
-  const challenge = async (extra: object = {}, headers: Record<string, string> = {}) => {
-    const response = await post('/api/auth/challenge', { address: account.address, chainId: 100, ...extra }, headers)
+  const challenge = async () => {
+    const response = await post('/api/auth/challenge', { address: account.address, chainId: 100 })
     return { status: response.status, body: (await response.json()) as Record<string, string> }
   }
-  const verify = (challengeId: string, signature: string) => post('/api/auth/verify', { challengeId, signature })
-
-  it("market-api:A-130 offers a text for the market's own host", async () => {
-    const { status, body } = await challenge()
-    expect(status).toBe(200)
-    expect(body.message!.split('\n')[0]).toBe(`${DOMAIN} wants you to sign in with your Ethereum account:`)
-    for (const line of [account.address, `URI: https://${DOMAIN}`, 'Chain ID: 100', 'Sign in to Circles Market']) {
-      expect(body.message!.split('\n')).toContain(line)
-    }
-    expect(body.nonce).toMatch(/^0x[0-9a-f]{32}$/)
-    expect(Date.parse(body.expiresAt!) - Date.now()).toBeGreaterThan(9.9 * 60_000)
-  })
-
-  it("names the page's own host when that is allowed, and never one that is not", async () => {
-    const allowed = await challenge({}, { Origin: 'https://shop.example.org:8443' })
-    expect(allowed.body.message).toContain('shop.example.org:8443 wants you to sign in')
-    const foreign = await challenge({}, { Origin: 'https://evil.example' })
-    expect(foreign.body.message).toContain(`${DOMAIN} wants you to sign in`)
-  })
-
-  it('market-api:A-133 market-api:A-134 market-api:A-135 checks what it is asked', async () => {
-    expect((await challenge({ chainId: 0 })).status).toBe(400)
-    expect((await challenge({ chainId: 1 })).status).toBe(400)
-    expect((await challenge({ address: '0x1' })).body).toMatchObject({
-      error: 'Address must be 42 chars and start with 0x',
-      details: { path: '/address' },
+  const verify = (challengeId: string, signature: string, at = 0) =>
+    fetch(`${replicas[at]!.url}/api/auth/verify`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ challengeId, signature }),
     })
-    expect((await challenge({ statement: 'hi\n\nURI: https://evil.example' })).status).toBe(400)
-    const { body } = await challenge({ expirationMinutes: 999 })
-    expect((Date.parse(body.expiresAt!) - Date.now()) / 60_000).toBeCloseTo(30, 0)
-    expect((await post('/api/auth/challenge', '{')).status).toBe(400)
-  })
 
-  it('market-api:A-136 market-api:A-137 gives one token for one signature', async () => {
+  it('market-api:A-138 twenty at once with the same signature, at two replicas: one token', async () => {
     const { body } = await challenge()
     const signature = await account.signMessage({ message: body.message! })
-    const response = await verify(body.challengeId!, signature)
-    const answer = (await response.json()) as { token: string }
-    expect(answer).toMatchObject({ address: account.address.toLowerCase(), chainId: 100, expiresIn: 900 })
-    expect(decodeJwt(answer.token)).toMatchObject({
-      iss: 'Circles.Market',
-      aud: 'market-api',
-      sub: `${account.address.toLowerCase()}@100`,
-      addr: account.address.toLowerCase(),
-      chainId: '100',
-      domain: DOMAIN,
-    })
-    expect((await verify(body.challengeId!, signature)).status).toBe(401)
-  })
-
-  it('market-api:A-138 twenty at once with the same signature: one token', async () => {
-    const { body } = await challenge()
-    const signature = await account.signMessage({ message: body.message! })
-    const answers = await Promise.all(Array.from({ length: 20 }, () => verify(body.challengeId!, signature)))
+    const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => verify(body.challengeId!, signature, i % 2)))
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1)
     expect(answers.filter(({ status }) => status === 401)).toHaveLength(19)
-  })
-
-  it('market-api:A-139 refuses what does not fit, and leaves the challenge usable', async () => {
-    const { body } = await challenge()
-    const right = await account.signMessage({ message: body.message! })
-    const stranger = await privateKeyToAccount(generatePrivateKey()).signMessage({ message: body.message! })
-    for (const signature of [stranger, right.slice(0, -2), `${right.slice(0, -2)}1d`, '0x', 'nonsense']) {
-      expect((await verify(body.challengeId!, signature)).status, signature.slice(-4)).toBe(401)
-    }
-    expect((await verify('6f1ff1d4-8ac5-4d65-9a59-7d6c0f1e2a33', right)).status).toBe(401)
-    expect((await post('/api/auth/verify', { challengeId: 'no uuid', signature: right })).status).toBe(400)
-    expect((await verify(body.challengeId!, right)).status).toBe(200)
-  })
-
-  it('refuses an expired challenge', async () => {
-    const { body } = await challenge()
-    const sql = postgres(database.url, { max: 1 })
-    await sql`update auth_challenges set expires_at = now() - interval '1 second' where challenge_id = ${body.challengeId!}`
-    await sql.end()
-    expect((await verify(body.challengeId!, await account.signMessage({ message: body.message! }))).status).toBe(401)
   })
 
   it('a token of one replica is good at another, and none of a domain that is no longer allowed', async () => {
@@ -323,6 +258,7 @@ describe('baskets', () => {
       expect(await response.json()).toEqual({
         '@type': 'circles:Basket',
         basketId: expect.stringMatching(/^bkt_[0-9a-f]{32}$/),
+        basketToken: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/),
       })
     }
   })

@@ -62,6 +62,8 @@ export async function completeManualJob(
     await tx
       .insertInto('order_outbox')
       .values({ order_id: orderId, job_id: jobId, source: 'fulfillment', payload })
+      // An operator may have written a note there by hand.
+      .onConflict((conflict) => conflict.column('job_id').doUpdateSet({ source: 'fulfillment', payload }))
       .execute()
     await tx
       .insertInto('fulfillment_job_events')

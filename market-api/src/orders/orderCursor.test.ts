@@ -19,7 +19,15 @@ it('reads back what it wrote', () => {
 
 it('reads nothing else', () => {
   const id = `ord_${'A'.repeat(32)}`
-  const wrong = [`1.${id.toLowerCase()}`, `-1.${id}`, `1.${id}x`, `1. ${id}`, `.${id}`, `1e3.${id}`, `${'9'.repeat(18)}.${id}`]
+  const wrong = [
+    `1.${id.toLowerCase()}`,
+    `-1.${id}`,
+    `1.${id}x`,
+    `1. ${id}`,
+    `.${id}`,
+    `1e3.${id}`,
+    `${'9'.repeat(18)}.${id}`,
+  ]
   const encoded = (text: string) => Buffer.from(text).toString('base64url')
   const garbled = [`${encoded(`1.${id}`)}=`, `!${encoded(`1.${id}`)}`, `${encoded(`1.${id}`)} `, '', `1.${id}`]
   for (const text of [...wrong.map(encoded), ...garbled]) expect(decodeOrderCursor(text), text).toBeUndefined()

@@ -15,6 +15,8 @@ import { readTimeline } from './readTimeline.ts'
 
 const PAGE_SIZE = { fallback: 20, max: 100 }
 const MAX_BATCH = 100
+/** A hundred ids, or a message of two thousand characters. */
+const MAX_BODY = 32 * 1024
 
 const noIds = 'orderIds must be a non-empty array'
 export const BatchInput = z.object(
@@ -35,8 +37,7 @@ export const orderRoutes = (ctx: MarketContext) =>
       await next()
     })
     .use(requireCaller(ctx))
-    .use(limitBody(64 * 1024))
-    .post('/batch', async (c) => {
+    .post('/batch', limitBody(MAX_BODY), async (c) => {
       const { orderIds } = parseBody(BatchInput, await readJson(c))
       return jsonLd(c, { items: await readOrders(ctx, c.var.caller, orderIds) })
     })
@@ -60,7 +61,7 @@ export const orderRoutes = (ctx: MarketContext) =>
       jsonLd(c, await listFulfillments(ctx, c.var.caller, c.req.param('orderId'))),
     )
     .get('/:orderId/timeline', async (c) => jsonLd(c, await readTimeline(ctx, c.var.caller, c.req.param('orderId'))))
-    .post('/:orderId/fulfillments/:id/complete', async (c) => {
+    .post('/:orderId/fulfillments/:id/complete', limitBody(MAX_BODY), async (c) => {
       requireJsonType(c)
       const { message } = parseBody(CompleteJobInput, await readJson(c, {}))
       const job = { orderId: c.req.param('orderId'), jobId: c.req.param('id') }

@@ -55,8 +55,10 @@ export function timelineOf(record: OrderRecord, party: 'buyer' | 'seller'): Time
   const entries = [
     placed(record, party),
     ...record.transfers.map((transfer) => paymentSeen(record, transfer, party)),
-    ...record.history.flatMap((change) => statusChanged(record, change)),
-    ...confirmed(record),
+    ...withConfirmation(
+      record.history.flatMap((change) => statusChanged(record, change)),
+      record.confirmedAt,
+    ),
     ...merged(record.jobEvents.map((event) => delivery(record, event))),
   ]
   // What shares a moment stays in the order above: the payment, then what came of it.
@@ -156,12 +158,16 @@ function statusChanged(
   }
 }
 
-function confirmed({ confirmedAt, history }: OrderRecord): Entry[] {
-  if (!confirmedAt) return []
-  const final = history.find(({ newStatus }) => newStatus === OrderStatus.paymentComplete)?.changedAt
-  // Both may be of one transaction, one by our clock and one by that of the database.
-  const at = final && final < confirmedAt ? final : confirmedAt
-  return [{ at, kind: 'confirmed', text: 'The payment is confirmed.', data: {} }]
+/** Confirmation has no status of its own (market-api.md 5.4). It lies between paid and final, whatever the clocks say. */
+function withConfirmation(changes: Entry[], confirmedAt: Date | null): Entry[] {
+  if (!confirmedAt) return changes
+  const end = changes.findIndex(({ kind }) => kind === 'paymentFinal')
+  const before = end < 0 ? changes : changes.slice(0, end)
+  const after = end < 0 ? [] : changes.slice(end)
+  const earliest = before.at(-1)?.at ?? confirmedAt
+  const latest = after[0]?.at ?? confirmedAt
+  const at = new Date(Math.min(latest.getTime(), Math.max(earliest.getTime(), confirmedAt.getTime())))
+  return [...before, { at, kind: 'confirmed', text: 'The payment is confirmed.', data: {} }, ...after]
 }
 
 function delivery(record: OrderRecord, event: RecordedJobEvent): Entry & { until: Date; times: number } {

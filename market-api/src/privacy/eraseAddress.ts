@@ -58,8 +58,10 @@ export async function eraseAddress(
   const withData = orders.filter((order) => order.has_data)
   const isOver = ({ status, is_delivered }: (typeof orders)[number]) => status === OrderStatus.cancelled || is_delivered
   const over = withData.filter(isOver).map((order) => order.order_id)
-  for (let i = 0; i < over.length && !dryRun; i += BATCH) {
-    await inTransaction(db, (tx) => stripPersonalData(tx, over.slice(i, i + BATCH)))
+  if (!dryRun) {
+    for (let i = 0; i < over.length; i += BATCH) {
+      await inTransaction(db, (tx) => stripPersonalData(tx, over.slice(i, i + BATCH)))
+    }
   }
   return {
     address,

@@ -199,6 +199,8 @@ export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEART
   return {
     async open(response, { audience, expiresAtMs, after, log }) {
       if (closed) throw stopping()
+      // Gone while its token was looked at: nobody would tell us again.
+      if (response.destroyed) return
       const time = now()
       const stream: Stream = {
         response,
