@@ -40,6 +40,7 @@ const FEATURES: Record<string, string[]> = {
   fulfillment: ['serviceRoutes'],
   signIn: ['chain'],
   chain: [],
+  openapi: ['baskets', 'fulfillment', 'orders', 'signIn'],
 }
 
 /**

@@ -36,6 +36,8 @@ const Variables = z.object({
   POSTGRES_POOL_SIZE: env.int(4, 100, 20),
   DB_WAIT_SECONDS: env.int(0, 600, 30),
 
+  /** false: the OpenAPI document and its page (`/openapi.json`, `/docs`) are not served. */
+  MARKET_API_DOCS: env.flag(true),
   /** Where browsers reach this service; feed URLs and links are built from it. */
   PUBLIC_BASE_URL: env.url('is required: the URL browsers reach the market at, such as https://market.example.com'),
   /** Hosts (host[:port]) whose pages may ask for a sign-in. `*` admits any: development only. */

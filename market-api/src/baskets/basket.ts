@@ -12,7 +12,10 @@ export const DEFAULT_TTL_SECONDS = 86_400
 const RequestedItem = z.object({
   seller: z.string().nullish(),
   orderedItem: z.object({ sku: z.string().nullish() }).nullish(),
-  orderQuantity: z.int().refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]'),
+  orderQuantity: z
+    .int()
+    .refine((n) => n >= 1 && n <= MAX_QUANTITY, 'orderQuantity out of bounds [1, 1_000_000]')
+    .meta({ minimum: 1, maximum: MAX_QUANTITY }),
   /** Which of the product's offers; the first without it (W-25). */
   offerIndex: z.int().nonnegative().max(1000).nullish(),
   imageUrl: z
@@ -23,7 +26,7 @@ const RequestedItem = z.object({
 })
 
 /** A change to a basket. Members that are absent stay, null clears; anything a client may not set is not in here. */
-export const BasketPatch = z.object({
+export const BasketPatch = z.strictObject({
   items: z.array(RequestedItem).max(MAX_ITEMS, `items.length must be <= ${MAX_ITEMS}`).nullish(),
   customer: Person.nullish(),
   shippingAddress: PostalAddress.nullish(),
@@ -33,6 +36,7 @@ export const BasketPatch = z.object({
   ttlSeconds: z
     .int()
     .refine((n) => n >= 1 && n <= MAX_TTL_SECONDS, `ttlSeconds must be in range [1, ${MAX_TTL_SECONDS}]`)
+    .meta({ minimum: 1, maximum: MAX_TTL_SECONDS })
     .nullish(),
 })
 export type BasketPatch = z.infer<typeof BasketPatch>

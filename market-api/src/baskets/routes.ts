@@ -19,7 +19,7 @@ import { presentBasket } from './presentBasket.ts'
 import { previewBasket } from './previewBasket.ts'
 import { validateBasket } from './validateBasket.ts'
 
-const CreateInput = z.object({
+export const CreateInput = z.object({
   buyer: Address.nullish(),
   operator: Address.nullish(),
   chainId: z.int().nullish(),
