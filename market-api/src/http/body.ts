@@ -1,14 +1,36 @@
 import { AddressError } from '@market/contracts/address'
 import { CanonicalJsonError, parseStrictJson } from '@market/contracts/canonicalJson'
 import { InvalidError } from '@market/kit/errors'
-import type { Context } from 'hono'
+import { requestHeader } from '@market/kit/http'
+import type { Context, MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import * as z from 'zod'
 
 export const JSONLD = 'application/ld+json; charset=utf-8'
 
 /** Refuses bodies over `bytes` with 413, before they are read whole. */
-export const limitBody = (bytes: number) => bodyLimit({ maxSize: bytes, onError: (c) => refuseLargeBody(c, bytes) })
+export function limitBody(bytes: number): MiddlewareHandler {
+  const limitChunks = bodyLimit({ maxSize: bytes, onError: (c) => refuseLargeBody(c, bytes) })
+  return async (c, next) => {
+    if (requestHeader(c, 'transfer-encoding') === undefined) {
+      // The server lets no more than the declared length through.
+      if (Number(requestHeader(c, 'content-length') ?? 0) > bytes) refuseLargeBody(c, bytes)
+      return next()
+    }
+    let isRead = false
+    try {
+      await limitChunks(c, () => {
+        isRead = true
+        return next()
+      })
+    } catch (error) {
+      throw isRead || error instanceof InvalidError ? error : incomplete()
+    }
+  }
+}
+
+/** The client went away, or was cut for being too slow; nobody reads this. */
+const incomplete = () => new InvalidError('incomplete_body', 'The body ended early')
 
 function refuseLargeBody(c: Context, bytes: number): never {
   // The server cuts the connection when the rest of the body keeps coming; the next request must not be on it.
@@ -34,9 +56,7 @@ export async function readBytes(c: Context, maxBytes: number): Promise<Uint8Arra
       parts.push(value)
     }
   } catch (error) {
-    if (error instanceof InvalidError) throw error
-    // The client went away; nobody reads this.
-    throw new InvalidError('incomplete_body', 'The body ended early')
+    throw error instanceof InvalidError ? error : incomplete()
   }
 }
 
@@ -56,7 +76,7 @@ function requireType(c: Context, wanted: RegExp, message: string): void {
 
 /** The body as JSON, duplicate member names refused (market-api.md W-24); empty or absent reads as `whenEmpty`. */
 export async function readJson(c: Context, whenEmpty?: unknown): Promise<unknown> {
-  const text = await c.req.text()
+  const text = await readText(c)
   if (text.trim() === '' && whenEmpty !== undefined) return whenEmpty
   // JSON can say it, Postgres can't keep it.
   if (text.includes('\\u0000')) throw new InvalidError('invalid_json', 'Invalid JSON', { detail: 'NUL in a text' })
@@ -65,6 +85,20 @@ export async function readJson(c: Context, whenEmpty?: unknown): Promise<unknown
   } catch (error) {
     if (!(error instanceof CanonicalJsonError)) throw error
     throw new InvalidError('invalid_json', 'Invalid JSON', { detail: error.message })
+  }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+async function readText(c: Context): Promise<string> {
+  const bytes = await c.req.arrayBuffer().catch(() => {
+    throw incomplete()
+  })
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    // Read leniently, a name or a street would be kept with holes in it.
+    throw new InvalidError('invalid_json', 'Invalid JSON', { detail: 'not UTF-8' })
   }
 }
 

@@ -21,7 +21,9 @@ export function addressBehind(remote: string | undefined, forwardedFor: string |
 
 function networkOf(text: string): string | undefined {
   const address = withoutPort(text.trim())
-  if (isIPv4(address)) return address
+  // How a server that listens for both sees every IPv4 client.
+  const plain = address.startsWith('::ffff:') ? address.slice(7) : address
+  if (isIPv4(plain)) return plain
   if (isIP(address) !== 6) return undefined
   const groups = expand(address)
   const isMapped = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff

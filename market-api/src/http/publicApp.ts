@@ -3,6 +3,7 @@ import { sql } from 'kysely'
 import { basketRoutes } from '../baskets/routes.ts'
 import { catalogRoutes } from '../catalog/routes.ts'
 import type { MarketContext } from '../context.ts'
+import { documentationRoutes } from '../openapi/routes.ts'
 import { orderRoutes } from '../orders/routes.ts'
 import { pinningRoutes } from '../pinning/routes.ts'
 import { sellerRoutes, stockRoutes } from '../serviceRoutes/routes.ts'
@@ -55,5 +56,6 @@ export function publicApp(ctx: MarketContext, notReady: () => Promise<string[]>)
   app.route('/api/cart/v1/orders', orderRoutes(ctx))
   app.route('/inventory', stockRoutes(ctx))
   app.route('/', pinningRoutes(ctx))
+  app.route('/', documentationRoutes(ctx))
   return app
 }

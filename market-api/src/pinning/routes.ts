@@ -6,6 +6,7 @@ import { type Context, Hono } from 'hono'
 import type { MarketContext } from '../context.ts'
 import { readBytes, requireJsonType, requireMediaType } from '../http/body.ts'
 import { clientAddress } from '../http/clientAddress.ts'
+import { createFairGate } from '../http/fairGate.ts'
 import { byteRange } from './byteRange.ts'
 import { canonicalizeDocument } from './canonicalizeDocument.ts'
 import { InvalidRequestError } from './errors.ts'
@@ -17,18 +18,21 @@ import { readImage, readObject, type StoredObject } from './readObject.ts'
 const JSON_UTF8 = { 'Content-Type': 'application/json; charset=utf-8' }
 /** Objects read from IPFS at a time, up to 8 MiB each, and requests that wait for their turn. */
 const READS = { places: 16, maxWaiting: 500 }
+/** Bodies of up to 8 MiB in memory at a time; of those that wait, only what the network has on the way. */
+const UPLOADS = { places: 16, placesEach: 4, maxWaiting: 500 }
 
 /** Documents and images go to IPFS here, and come back (catalog.md 5). Wallets know both paths (clients.md 9). */
 export const pinningRoutes = (ctx: MarketContext) => {
   const gate = createGate(READS.places, READS.maxWaiting)
-  const pinner = (c: Context) =>
-    findPinner(ctx, c.req.header('authorization'), clientAddress(c, ctx.config.TRUSTED_PROXY_HOPS))
+  const uploads = createFairGate(UPLOADS)
+  const clientOf = (c: Context) => clientAddress(c, ctx.config.TRUSTED_PROXY_HOPS)
+  const pinner = (c: Context) => findPinner(ctx, c.req.header('authorization'), clientOf(c))
 
   return new Hono()
     .on('POST', ['/api/pin', '/pin'], async (c) => {
       requireJsonType(c)
       const by = await pinner(c)
-      const cid = await pinDocument(ctx, by, await readBytes(c, MAX_OBJECT_BYTES))
+      const cid = await uploads(clientOf(c), async () => pinDocument(ctx, by, await readBytes(c, MAX_OBJECT_BYTES)))
       return c.body(JSON.stringify({ cid }), 200, JSON_UTF8)
     })
     .on('POST', ['/api/pin-media', '/pin-media'], async (c) => {
@@ -36,13 +40,17 @@ export const pinningRoutes = (ctx: MarketContext) => {
       const strip = c.req.query('strip')
       if (strip !== undefined && strip !== 'exif') throw new InvalidRequestError('invalid_query', 'strip must be exif')
       const by = await pinner(c)
-      const cid = await pinMedia(ctx, by, await readBytes(c, MAX_OBJECT_BYTES), strip === 'exif')
+      const cid = await uploads(clientOf(c), async () =>
+        pinMedia(ctx, by, await readBytes(c, MAX_OBJECT_BYTES), strip === 'exif'),
+      )
       return c.body(JSON.stringify({ cid }), 200, JSON_UTF8)
     })
     .post('/api/canonicalize', async (c) => {
       requireJsonType(c)
       const safe = safeOf(c, ctx)
-      const canonical = canonicalizeDocument(await readBytes(c, MAX_OBJECT_BYTES), safe)
+      const canonical = await uploads(clientOf(c), async () =>
+        canonicalizeDocument(await readBytes(c, MAX_OBJECT_BYTES), safe),
+      )
       if (canonical.linkKeccak) c.header('X-Link-Keccak', canonical.linkKeccak)
       if (canonical.safeHash) c.header('X-Safe-Hash', canonical.safeHash)
       return c.body(canonical.text, 200, JSON_UTF8)

@@ -178,6 +178,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         RPC: rpc,
         CIRCLES_RPC: circlesRpc,
         ...chainEnv,
+        ...rateLimits(env),
         ...(options.ipfsRpcUrl ? { IPFS_RPC_URL: options.ipfsRpcUrl } : { IPFS_STORE_DIR: ipfsStoreDir }),
       }),
     )
@@ -204,6 +205,12 @@ async function bothSettled<A, B>(a: A | Promise<A>, b: B | Promise<B>): Promise<
   const failure = (await Promise.allSettled([a, b])).find((result) => result.status === 'rejected')
   if (failure) throw failure.reason
   return [await a, await b]
+}
+
+/** On one machine everybody is one client; whoever wants to see the limits says so. */
+export function rateLimits(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const said = Object.entries(env).some(([name, value]) => name.startsWith('RATE_LIMIT_') && value?.trim())
+  return said ? {} : { RATE_LIMIT_ENABLED: 'false' }
 }
 
 /** Each process gets its own secrets only; the superuser's and the roles' stay here. */

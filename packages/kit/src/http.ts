@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { createServer, type Server } from 'node:http'
+import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { type Context, Hono } from 'hono'
@@ -51,7 +51,7 @@ export function createApp(log: Log, metrics: Metrics, errorBody: ErrorBody, edge
     earlyHeader(c, 'X-Content-Type-Options', 'nosniff')
     earlyHeader(c, 'Referrer-Policy', 'no-referrer')
     const started = performance.now()
-    const found = matchedRoutes(c).findLast(({ method, path }) => method !== 'ALL' || !path.endsWith('*'))
+    const found = matchedRoutes(c).find(({ method, path }) => method !== 'ALL' || !path.endsWith('*'))
     const answer = beforeRoute(c, found !== undefined)
     if (answer) c.res = answer
     else await next()
@@ -235,9 +235,15 @@ export async function listen(
       requestTimeout: requestMs,
       keepAliveTimeout: keepAliveMs,
       connectionsCheckingInterval: checkEveryMs,
+      // Node would refuse by itself, without a body.
+      requireHostHeader: false,
     },
-    listener,
+    (incoming, outgoing) => {
+      if (incoming.headers.host === undefined && incoming.httpVersion === '1.1') return refuse(outgoing, 400)
+      return void listener(incoming, outgoing)
+    },
   )
+  server.on('checkExpectation', (_, outgoing) => refuse(outgoing, 417))
   server.on('clientError', refuseConnection)
   await new Promise<void>((resolve, reject) => {
     server.once('listening', resolve)
@@ -255,6 +261,7 @@ const UNREADABLE: Record<number, [code: string, title: string]> = {
   400: ['bad_request', 'Bad Request'],
   408: ['request_timeout', 'Request Timeout'],
   413: ['body_too_large', 'Payload Too Large'],
+  417: ['expectation_failed', 'Expectation Failed'],
   431: ['headers_too_large', 'Request Header Fields Too Large'],
   500: ['internal_error', 'Internal Server Error'],
 }
@@ -278,6 +285,12 @@ function unreadable(status: number) {
 function answerUnreadable(error: unknown): Response {
   const { status, headers, body } = unreadable(error instanceof RequestError ? 400 : 500)
   return new Response(body, { status, headers })
+}
+
+/** An answer without asking the app: HTTP asks for a Host, and forbids to ignore an `Expect` that nobody knows. */
+function refuse(outgoing: ServerResponse, status: number): void {
+  const { headers, body } = unreadable(status)
+  outgoing.writeHead(status, headers).end(body)
 }
 
 const STATUS_OF: Record<string, number> = {

@@ -36,7 +36,8 @@ export function createRateLimiter({
 
   return {
     take(key, cost = 1) {
-      const now = nowMs()
+      // Whole: with fractions, what begins now could end in 60.00000000000001 s, which is told as 61.
+      const now = Math.floor(nowMs())
       const window = windowOf(key, now)
       const price = Math.min(cost, limit)
       const ok = window.taken + price <= limit
