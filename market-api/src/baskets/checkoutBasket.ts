@@ -5,7 +5,7 @@ import { ForbiddenError, InvalidError, UnauthorizedError } from '@market/kit/err
 import type { MarketContext } from '../context.ts'
 import { requireRoomForOrder } from '../orders/openOrders.ts'
 import { findOrderOfBasket, insertOrder } from '../orders/store.ts'
-import { reserveForOrder } from '../serviceRoutes/reservations.ts'
+import { openLevels, reserveForOrder } from '../serviceRoutes/reservations.ts'
 import { type Basket, linesOf, validateBasketRules } from './basket.ts'
 import { composeOrder } from './composeOrder.ts'
 import { BasketVersionConflictError, InvalidBasketError, ProductChangedError } from './errors.ts'
@@ -74,6 +74,7 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   const windowSeconds = signed ? MARKET_PAYMENT_WINDOW_SECONDS : MARKET_ANONYMOUS_PAYMENT_WINDOW_SECONDS
   const answer: Answer = { status: 201, body: { orderId, basketId, paymentReference, orderCid: null } }
 
+  await openLevels(ctx.db, basket.chainId, resolved.stock)
   const outcome = await inTransaction(ctx.db, async (tx) => {
     // Waits for another request with this key, and then has its answer.
     if (key && !(await claimKey(tx, key, answer))) return 'answered'

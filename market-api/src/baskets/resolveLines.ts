@@ -1,5 +1,6 @@
 import { eip155Id } from '@market/contracts/address'
 import { isSku, type Offer, type Product } from '@market/contracts/catalogDocuments'
+import type { QuantitativeValue } from '@market/contracts/fulfillment'
 import { UpstreamError } from '@market/kit/errors'
 import { createGate } from '@market/kit/gate'
 import { TimeoutError, withTimeout } from '@market/kit/timeout'
@@ -74,7 +75,9 @@ export async function resolveLines(
   requireOneCurrency(items)
   const quantities = sumQuantities(lines)
   const oneOffs = requireOneOffs(scope.chainId, quantities, routes)
-  return { items, oneOffs, stock: await requireStock(quantities, routes, ctx) }
+  // A draft may share the answer to a question that is being asked; an order asks its own.
+  const ask = (url: string) => ctx.adapters.inventory(url, forOrder ? undefined : 0)
+  return { items, oneOffs, stock: await requireStock(quantities, routes, ask) }
 }
 
 async function missingProduct(
@@ -141,14 +144,14 @@ function requireOneOffs(chainId: number, wanted: Map<string, Wanted>, routes: Ma
 async function requireStock(
   wanted: Map<string, Wanted>,
   routes: Map<string, ServiceRoute>,
-  ctx: MarketContext,
+  ask: (url: string) => Promise<QuantitativeValue>,
 ): Promise<StockHold[]> {
   const gate = createGate(CALLS_AT_ONCE)
   const asked = [...wanted].flatMap(([key, want]) => {
     const route = routes.get(key)
     const url = route?.inventoryUrl
     if (!route || !url) return []
-    const pending = gate(() => ctx.adapters.inventory(url))
+    const pending = gate(() => ask(url))
     // Asked all at once; awaited in basket order, so that the error always names the first line.
     pending.catch(() => {})
     return [{ want, route, pending }]
@@ -164,7 +167,7 @@ async function requireStock(
       })
       const left = Math.max(0, value - route.reserved)
       if (want.quantity > left) throw new InsufficientStockError(want.line, want, want.quantity, left)
-      stock.push({ ...want, available: value, deliveredBefore: route.delivered })
+      stock.push({ ...want, available: value, deliveredBefore: route.delivered, isFirst: !route.isCounted })
     }
     return stock
   }

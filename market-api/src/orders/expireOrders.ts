@@ -20,7 +20,8 @@ export async function expireOrders(ctx: MarketContext): Promise<boolean> {
       .selectFrom('orders as o')
       .innerJoin('payments_observed as p', 'p.chain_id', 'o.chain_id')
       .select('o.order_id')
-      .where('o.status', '=', OrderStatus.paymentDue)
+      // No parameter: the partial index has to be seen to fit.
+      .where(sql<boolean>`o.status = ${sql.lit(OrderStatus.paymentDue)}`)
       .where('o.payment_due_by', '<=', ctx.now())
       .where(
         sql<boolean>`o.payment_due_by <= p.observed_at - make_interval(secs => ${POLLS_BEHIND * ctx.config.POLL_SECONDS})`,

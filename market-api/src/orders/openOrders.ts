@@ -1,5 +1,6 @@
-import { LimitError } from '@market/kit/errors'
 import { OrderStatus } from '@market/contracts/statuses'
+import { LimitError } from '@market/kit/errors'
+import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 
 /** When an order that holds goods and is not paid runs out is known; this is how soon it is worth asking again. */
@@ -19,7 +20,8 @@ export async function requireRoomForOrder(
   const open = await ctx.db
     .selectFrom('orders')
     .select('order_id')
-    .where('status', '=', OrderStatus.paymentDue)
+    // No parameter: the partial indexes have to be seen to fit.
+    .where(sql<boolean>`status = ${sql.lit(OrderStatus.paymentDue)}`)
     .$call((query) =>
       'buyer' in who ? query.where('buyer_address', '=', who.buyer) : query.where('placed_from', '=', who.client),
     )

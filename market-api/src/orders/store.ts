@@ -24,70 +24,34 @@ export type NewOrder = {
 
 /** The order, its lines, and the claim on transfers that were seen before it existed (payments.md P23). */
 export async function insertOrder(tx: Transaction<MarketDatabase>, order: NewOrder) {
-  const early = await tx
-    .updateTable('payment_transfers')
-    .set((is) => ({
-      ignored_reason: is
-        .case()
-        .when(sql<boolean>`gateway_address = any(${order.expectedGateways}::text[])`)
-        .then(null)
-        .else('unknown_gateway')
-        .end(),
-    }))
-    .where('payment_reference', '=', order.paymentReference)
-    .where('chain_id', '=', order.chainId)
-    .where('ignored_reason', '=', 'no_order')
-    .returning('tx_hash')
-    .execute()
-  await tx
-    .insertInto('orders')
-    .values({
-      order_id: order.orderId,
-      basket_id: order.basketId,
-      chain_id: order.chainId,
-      buyer_address: order.buyer,
-      order_json: order.snapshot,
-      status: OrderStatus.paymentDue,
-      created_at: order.createdAt,
-      payment_reference: order.paymentReference,
-      price_wei: order.priceWei.toString(),
-      expected_gateways: order.expectedGateways,
-      payment_seen_at: early.length > 0 ? order.createdAt : null,
-      paid_at: null,
-      paid_tx_hash: null,
-      paid_log_index: null,
-      confirmed_at: null,
-      finalized_at: null,
-      payment_due_by: order.paymentDueBy,
-      listed: order.listed,
-      placed_from: order.placedFrom,
-    })
-    .execute()
-  await tx
-    .insertInto('order_lines')
-    .values(
-      order.lines.map((line) => ({
-        order_id: order.orderId,
-        line_index: line.lineIndex,
-        seller_address: line.seller,
-        sku: line.sku,
-        quantity: line.quantity,
-        fulfillment_trigger: line.trigger,
-        link_keccak: line.linkKeccak,
-      })),
+  const column = <K extends keyof OrderLine>(name: K) => order.lines.map((line) => line[name])
+  // One statement: each more is a way to the database and back, with the basket's row held.
+  await sql`
+    with early as (
+      update payment_transfers
+      set ignored_reason = case when gateway_address = any(${order.expectedGateways}::text[]) then null else 'unknown_gateway' end
+      where payment_reference = ${order.paymentReference} and chain_id = ${order.chainId} and ignored_reason = 'no_order'
+      returning 1
+    ), line as (
+      select * from unnest(${column('lineIndex')}::integer[], ${column('seller')}::text[], ${column('sku')}::text[],
+        ${column('quantity')}::integer[], ${column('trigger')}::text[], ${column('linkKeccak')}::text[])
+        as l (line_index, seller_address, sku, quantity, fulfillment_trigger, link_keccak)
+    ), made as (
+      insert into orders (order_id, basket_id, chain_id, buyer_address, order_json, status, created_at, payment_reference,
+        price_wei, expected_gateways, payment_due_by, listed, placed_from, payment_seen_at)
+      select ${order.orderId}, ${order.basketId}, ${order.chainId}::bigint, ${order.buyer}, ${sql.val(order.snapshot)}::jsonb,
+        ${OrderStatus.paymentDue}, ${order.createdAt}::timestamptz, ${order.paymentReference},
+        ${order.priceWei.toString()}::numeric, ${order.expectedGateways}::text[], ${order.paymentDueBy}::timestamptz,
+        ${order.listed}::boolean, ${order.placedFrom},
+        case when exists (select 1 from early) then ${order.createdAt}::timestamptz end
+    ), lines as (
+      insert into order_lines (order_id, line_index, seller_address, sku, quantity, fulfillment_trigger, link_keccak)
+      select ${order.orderId}, line.* from line
     )
-    .execute()
-  await tx
-    .insertInto('order_sellers')
-    .values(
-      [...new Set(order.lines.map((line) => line.seller))].map((seller) => ({
-        order_id: order.orderId,
-        seller_address: seller,
-        chain_id: order.chainId,
-        created_at: order.createdAt,
-      })),
-    )
-    .execute()
+    insert into order_sellers (order_id, seller_address, chain_id, created_at)
+    select distinct ${order.orderId}, seller_address, ${order.chainId}::bigint, ${order.createdAt}::timestamptz from line`.execute(
+    tx,
+  )
 }
 
 export function findOrderOfBasket(db: Kysely<MarketDatabase>, basketId: string) {

@@ -14,7 +14,7 @@ export type FulfillmentCall =
 
 /**
  * The market's side of the adapter contract (fulfilment.md 5, 7, 9). Reads ask now; with `maxAgeMs` an outcome that old,
- * failures included, will do, and whoever asks meanwhile shares the call.
+ * failures included, will do, and whoever asks meanwhile shares the call: 0 shares a call under way and nothing older.
  */
 export type AdapterClient = {
   inventory(url: string, maxAgeMs?: number): Promise<QuantitativeValue>
@@ -104,11 +104,11 @@ const MAX_KEPT = 10_000
 /** `ask`, and outcomes of `maxAgeMs` and less for those who take them. What asks now neither waits for others nor tells them. */
 function shareable<T>(ask: (url: string) => Promise<T>): (url: string, maxAgeMs?: number) => Promise<T> {
   const kept = new Map<string, { outcome: Promise<T>; knownAt?: number }>()
-  return (url, maxAgeMs = 0) => {
-    if (maxAgeMs === 0) return ask(url)
+  return (url, maxAgeMs) => {
+    if (maxAgeMs === undefined) return ask(url)
     const found = kept.get(url)
-    const ageMs = found?.knownAt === undefined ? 0 : performance.now() - found.knownAt
-    if (found && ageMs <= maxAgeMs) return found.outcome
+    const isFresh = found && (found.knownAt === undefined || performance.now() - found.knownAt < maxAgeMs)
+    if (isFresh) return found.outcome
     const call: { outcome: Promise<T>; knownAt?: number } = { outcome: ask(url) }
     const settle = () => void (call.knownAt = performance.now())
     call.outcome.then(settle, settle)

@@ -1,5 +1,5 @@
 import { ConflictError, InvalidError } from '@market/kit/errors'
-import { sql, type Transaction } from 'kysely'
+import { type Kysely, sql, type Transaction } from 'kysely'
 import type { MarketDatabase } from '../db/types.ts'
 
 /** What an order wants to hold of a stock that an adapter counts, with what was known when the adapter was asked. */
@@ -12,6 +12,8 @@ export type StockHold = {
   available: number
   /** `ServiceRoute.delivered`, read before the adapter was asked. */
   deliveredBefore: bigint
+  /** Nobody ever held any of it. */
+  isFirst: boolean
   /** Place of the first line in the basket. */
   line: number
 }
@@ -38,7 +40,8 @@ const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
 /**
  * Holds stock and one-offs for an order in the transaction that makes it. What was delivered since the adapter was asked is
- * missing from what it said, so a delivery at the same moment never lets the same piece be sold twice.
+ * missing from what it said, so a delivery at the same moment never lets the same piece be sold twice. The levels must be there
+ * (`openLevels`).
  *
  * @throws OneOffSoldError 409, InsufficientStockError 422
  */
@@ -74,33 +77,53 @@ async function reserveStock(
   holds: StockHold[],
 ): Promise<void> {
   if (holds.length === 0) return
-  let levels = await lockLevels(tx, chainId, holds)
-  if (levels.length < holds.length) {
-    await tx
-      .insertInto('stock_levels')
-      .values(holds.map(({ seller, sku }) => ({ chain_id: chainId, seller_address: seller, sku })))
-      .onConflict((conflict) => conflict.doNothing())
-      .execute()
-    levels = await lockLevels(tx, chainId, holds)
-  }
+  if ((await insertReservations(tx, orderId, chainId, holds)) === holds.length) return
+  await tx.deleteFrom('stock_reservations').where('order_id', '=', orderId).execute()
+  const levels = await lockLevels(tx, chainId, holds)
   for (const hold of holds) {
     const { seller, sku, quantity, available, deliveredBefore, line } = hold
     const level = levels.find((row) => row.seller_address === seller && row.sku === sku)!
     const left = BigInt(available) - (BigInt(level.delivered) - deliveredBefore) - BigInt(level.reserved)
     if (BigInt(quantity) > left) throw new InsufficientStockError(line, hold, quantity, Math.max(0, Number(left)))
   }
-  await tx
-    .insertInto('stock_reservations')
-    .values(
-      holds.map(({ seller, sku, quantity }) => ({
-        order_id: orderId,
-        chain_id: chainId,
-        seller_address: seller,
-        sku,
-        quantity,
-      })),
-    )
+}
+
+/**
+ * Makes room to count skus that nobody held before. Ahead of the transaction, which would have to lock such rows in the order
+ * in which they appear.
+ */
+export async function openLevels(db: Kysely<MarketDatabase>, chainId: number, holds: StockHold[]): Promise<void> {
+  const fresh = holds.filter(({ isFirst }) => isFirst)
+  if (fresh.length === 0) return
+  await db
+    .insertInto('stock_levels')
+    .values(fresh.toSorted(bySku).map(({ seller, sku }) => ({ chain_id: chainId, seller_address: seller, sku })))
+    .onConflict((conflict) => conflict.doNothing())
     .execute()
+}
+
+/** Locks the levels, compares and reserves in one go; gives how many there was enough of. */
+async function insertReservations(
+  tx: Transaction<MarketDatabase>,
+  orderId: string,
+  chainId: number,
+  holds: StockHold[],
+): Promise<number> {
+  const column = <K extends keyof StockHold>(name: K) => holds.map((hold) => String(hold[name]))
+  const { numAffectedRows } = await sql`
+    with wanted as (
+      select * from unnest(${column('seller')}::text[], ${column('sku')}::text[], ${column('quantity')}::integer[],
+        ${column('available')}::bigint[], ${column('deliveredBefore')}::bigint[])
+        as w (seller_address, sku, quantity, available, delivered_before)
+    ), level as (
+      select seller_address, sku, reserved, delivered from stock_levels
+      where chain_id = ${chainId} and (seller_address, sku) in (select seller_address, sku from wanted)
+      order by seller_address, sku for update
+    )
+    insert into stock_reservations (order_id, chain_id, seller_address, sku, quantity)
+    select ${orderId}, ${chainId}::bigint, seller_address, sku, quantity from wanted join level using (seller_address, sku)
+    where quantity <= available - (delivered - delivered_before) - reserved`.execute(tx)
+  return Number(numAffectedRows ?? 0)
 }
 
 function lockLevels(tx: Transaction<MarketDatabase>, chainId: number, holds: { seller: string; sku: string }[]) {

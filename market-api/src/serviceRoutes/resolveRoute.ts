@@ -18,6 +18,8 @@ export type ServiceRoute = {
   reserved: number
   /** Pieces delivered out of reservations so far: grows when the adapter's stock shrinks by a delivery (reservations.ts). */
   delivered: bigint
+  /** Somebody held a piece once, so that it is counted. */
+  isCounted: boolean
   inventoryUrl: string | undefined
   availabilityUrl: string | undefined
   fulfillmentUrl: string | undefined
@@ -128,6 +130,7 @@ function toRoute(ctx: MarketContext, chainId: number, row: RouteRow): ServiceRou
     totalInventory: row.total_inventory === null ? null : Number(row.total_inventory),
     reserved: Number(row.reserved ?? 0),
     delivered: BigInt(row.delivered ?? 0),
+    isCounted: row.reserved !== null,
     inventoryUrl: url(row.inventory_url_template),
     availabilityUrl: url(row.availability_url_template),
     fulfillmentUrl: url(row.fulfillment_url_template),

@@ -34,6 +34,42 @@ afterAll(async () => {
   await database.drop()
 })
 
+describe('statements that come again', () => {
+  const prepared = async () =>
+    (await sql<{ statement: string }>`select statement from pg_prepared_statements`.execute(single.db)).rows.map(
+      ({ statement }) => statement,
+    )
+  let single: typeof one
+  beforeAll(() => {
+    single = openDatabase(database.url, { name: 'single', poolSize: 1 })
+  })
+  afterAll(() => single.close())
+
+  it('are planned once a connection, those that come once are not', async () => {
+    const often = (n: number) => sql<{ n: number }>`select ${n}::int + 1 as n`.execute(single.db)
+    for (const n of [1, 2, 3, 4]) expect((await often(n)).rows).toEqual([{ n: n + 1 }])
+    await sql`select ${1}::int as only_once`.execute(single.db)
+    expect(await prepared()).toEqual(['select $1::int + 1 as n'])
+  })
+
+  it('survive that a migration changes what they give', async () => {
+    await sql`create table changing (id int)`.execute(single.db)
+    await sql`insert into changing values (1)`.execute(single.db)
+    const read = () => sql`select * from changing where id = ${1}`.execute(single.db)
+    for (let i = 0; i < 4; i += 1) await read()
+    await sql`alter table changing add column more text default 'x'`.execute(one.db)
+    expect((await read()).rows).toEqual([{ id: 1, more: 'x' }])
+    // In a transaction the one under way is lost, the next is not.
+    await sql`alter table changing drop column more`.execute(one.db)
+    const inside = () =>
+      single.db
+        .transaction()
+        .execute(async (tx) => (await sql`select * from changing where id = ${1}`.execute(tx)).rows)
+    await expect(inside()).rejects.toMatchObject({ code: '0A000' })
+    expect(await inside()).toEqual([{ id: 1 }])
+  })
+})
+
 describe('migrateToLatest', () => {
   it('two at once apply each migration once', async () => {
     await Promise.all([migrateToLatest(one.db, migrations, log), migrateToLatest(two.db, migrations, log)])

@@ -65,12 +65,53 @@ export function openDatabase<DB>(connection: string, options: { poolSize?: numbe
   // A connection that breaks is thrown away, and its statements fail; the event itself has nothing to add, and an error
   // event that nobody hears would end the process.
   pool.on('error', () => {})
-  pool.on('connect', (connected) => connected.on('error', () => {}))
+  pool.on('connect', (connected) => {
+    connected.on('error', () => {})
+    prepareRepeated(connected)
+  })
   return {
     db: new Kysely<DB>({ dialect: new PostgresDialect({ pool }) }),
     listen: (channel, onNotify) => listen(client, channel, onNotify),
     close: () => pool.end(),
   }
+}
+
+const MAX_PREPARED = 500
+/** By their text; those that came once have no name yet. One table for all connections: a name means the same on each. */
+const statements = new Map<string, string | undefined>()
+let names = 0
+let changes = 0
+
+/**
+ * Has statements that come again planned once a connection: planning a small join costs Postgres several times what running it
+ * does. Behind pgbouncer in transaction mode that needs its version 1.21 or later, with `max_prepared_statements` above 0.
+ */
+function prepareRepeated(client: pg.PoolClient): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>
+  const named = (text: string, values: unknown[]) => query({ name: nameOf(text), text, values })
+  client.query = ((...args: unknown[]) => {
+    const [text, values] = args
+    if (typeof text !== 'string' || !Array.isArray(values) || args.length > 2 || values.length === 0)
+      return query(...args)
+    return named(text, values).catch((error: unknown) => {
+      // A migration of a newer replica changed what this statement gives: it is prepared anew under another name. Inside a
+      // transaction, which is lost, the next try will.
+      if ((error as { code?: string }).code !== '0A000') throw error
+      changes += 1
+      if (client.getTransactionStatus() !== 'I') throw error
+      return named(text, values)
+    })
+  }) as typeof client.query
+}
+
+function nameOf(text: string): string | undefined {
+  const known = statements.get(text)
+  if (known !== undefined) return `${known}.${changes}`
+  const isRepeated = statements.has(text)
+  // Lists of all lengths make texts without end; the table holds those that came first.
+  if (statements.size >= MAX_PREPARED && !isRepeated) return undefined
+  statements.set(text, isRepeated ? `s${(names += 1)}` : undefined)
+  return undefined
 }
 
 const RELISTEN_MS = 1000

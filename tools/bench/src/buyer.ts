@@ -13,7 +13,7 @@ import { describeLoad, type Load, median, medianLoad, type Request, report } fro
 
 const SIZES = [0, 100_000, 1_000_000]
 const CONNECTIONS = [16, 64]
-const RUNS = 3
+const RUNS = Number(process.env.BENCH_RUNS ?? 3)
 const SECONDS = 3
 
 /** The figures of the buyer's API: one process of market-api, with nothing, 100,000 and a million orders in its database. */
