@@ -6,6 +6,8 @@ const LONGEST = [
   'acceptance/crash',
   'acceptance/start',
   'acceptance/catalogCommands',
+  'acceptance/buyersApi/checkoutRaces',
+  'acceptance/buyersApi',
   'acceptance/purchase',
   'acceptance/embedded',
   'market-api/test',

@@ -11,6 +11,7 @@ import {
   openMarket,
   type Person,
 } from './market.ts'
+import { reissue } from './tokens.ts'
 
 // market-api.md 10.1 over HTTP. Where a title names a decision, that came after the vector.
 
@@ -21,17 +22,22 @@ let stranger: Person
 
 beforeAll(async () => {
   market = await openMarket()
-  fixture = await openFixture(market)
+  fixture = await openFixture(market, {
+    counted: { offer: { price: 1 }, stock: 5 },
+    ailing: { offer: { price: 1 } },
+    hanging: { offer: { price: 1 } },
+    'out-of-reach': { offer: { price: 1 }, stock: 5, lost: true },
+  })
   ;[buyer, stranger] = await Promise.all([market.signIn(), market.signIn()])
 })
 afterAll(() => market?.close())
 
 const create = (json: unknown = {}, options = {}) => market.call('POST', BASKETS, { json, ...options })
 /** An error as existing clients parse it: a sentence, details or null, and the stable code. */
-const e1 = (error: unknown, details: unknown = expect.anything()) =>
+const e1 = (error: unknown, details?: unknown) =>
   expect.objectContaining({
     error,
-    details,
+    ...(details === undefined ? {} : { details }),
     code: expect.stringMatching(/^[a-z0-9_]+$/),
     requestId: expect.any(String),
   })
@@ -284,9 +290,6 @@ describe('PATCH', () => {
 
   it('market-api:A-023 adds up the lines of one sku, and asks for its stock once', async () => {
     const { s1 } = fixture
-    await s1.route('counted')
-    await s1.adapter('counted', { stock: 5 })
-    await s1.publish({ counted: { price: 1 } })
     const asked = async () =>
       (await s1.adapterCalls()).filter(({ kind, sku }) => kind === 'inventory' && sku === 'counted')
     const before = (await asked()).length
@@ -315,9 +318,7 @@ describe('PATCH', () => {
 
   it('market-api:A-025 says that the stock could not be asked for', async () => {
     const { s1 } = fixture
-    await s1.route('ailing')
     await s1.adapter('ailing', { httpStatus: 500 })
-    await s1.publish({ ailing: { price: 1 } })
     const answer = await (await market.basket()).put([{ seller: s1.address, sku: 'ailing' }])
     expect(answer.status).toBe(422)
     expect(answer.body.error).toMatch(/^inventoryFeed error for seller=.*, sku=ailing: .*HTTP 500/)
@@ -325,28 +326,22 @@ describe('PATCH', () => {
 
   it('market-api:A-025 does not wait for an adapter that hangs', async () => {
     const { s1 } = fixture
-    await s1.route('hanging')
-    await s1.adapter('hanging', { hang: true })
-    await s1.publish({ hanging: { price: 1 } })
+    await s1.adapter('hanging', { hang: 'all' })
     const started = Date.now()
     const answer = await (await market.basket()).put([{ seller: s1.address, sku: 'hanging' }])
-    await s1.adapter('hanging', { hang: false })
+    await s1.adapter('hanging', { hang: null })
     expect([answer.status, answer.body.error]).toEqual([422, expect.stringMatching(/^inventoryFeed error/)])
-    expect(Date.now() - started).toBeLessThan(5000)
+    expect(Date.now() - started).toBeLessThan(10_000)
   })
 
   it('market-api:A-026 W-27 says 502 when a product can not be read just now; decision: known products need no reading', async () => {
     const { s1 } = fixture
-    await s1.route('out-of-reach')
-    await s1.adapter('out-of-reach', { stock: 5 })
-    await s1.publish({ 'out-of-reach': { price: 1 } }, { lose: ['out-of-reach'] })
     const basket = await market.basket([fixture.tee()])
     const before = await basket.get()
     const answer = await basket.put([{ seller: s1.address, sku: 'out-of-reach' }])
     expect(refusal(answer)).toEqual({ status: 502, type: JSONLD, body: e1(expect.any(String)) })
     expect(answer.body.code).toBe('catalog_unavailable')
     expect((await basket.get()).body).toEqual(before.body)
-    await s1.publish({ 'out-of-reach': null })
   })
 
   it('market-api:A-027 W-24 clears a member by null, and replaces members whole', async () => {
@@ -510,7 +505,11 @@ describe('whose basket it is', () => {
       expect([answer.status, answer.body.code], what).toEqual([404, 'basket_not_found'])
     }
     expect((await as().get()).status, 'the id is the key (architecture 3)').toBe(200)
-    expect((await as('rubbish').get()).status, 'a token nobody can verify is ignored').toBe(200)
+    const key = market.place.env.MARKET_JWT_PRIVATE_KEY!
+    const expired = reissue(stranger.token, key, { exp: Math.floor(Date.now() / 1000) - 60 })
+    for (const token of ['rubbish', expired]) {
+      expect((await as(token).get()).status, 'a token nobody can verify is ignored').toBe(200)
+    }
     expect((await basket.get()).body.customer).toBeNull()
   })
 

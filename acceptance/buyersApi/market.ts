@@ -125,6 +125,18 @@ export type Basket = ReturnType<typeof basketAt>
 /** What a seller offers under a sku: an offer, several, or null to take it down. */
 export type Offering = Record<string, unknown> | Record<string, unknown>[] | null
 
+/** Something to sell: what its seller publishes, and what adapter and operator say about it. */
+export type Ware = {
+  offer: Exclude<Offering, null>
+  stock?: number
+  isOneOff?: boolean
+  offerType?: string
+  /** The operator has written nothing down about it. */
+  unrouted?: boolean
+  /** Nobody has the document that its link names. */
+  lost?: boolean
+}
+
 export type Market = Awaited<ReturnType<typeof openMarket>>
 export type Seller = Awaited<ReturnType<Market['seller']>>
 
@@ -188,30 +200,59 @@ export async function openMarket(place?: MarketPlace) {
       return profile.cid
     }
 
+    /** What the operator writes down about a sku, or, disabled, takes back. */
+    const route = async (sku: string, { offerType = 'codedispenser', isOneOff = false, enabled = true } = {}) => {
+      await sql`
+        insert into market_service_routes (chain_id, seller_address, sku, offer_type, is_one_off, enabled)
+          values (${CHAIN_ID}, ${address}, ${sku}, ${isOneOff ? null : offerType}, ${isOneOff}, ${enabled})
+          on conflict (chain_id, seller_address, sku) do update
+            set offer_type = excluded.offer_type, is_one_off = excluded.is_one_off, enabled = excluded.enabled`
+    }
+
+    /** Changes the catalog, and returns when the market has read all of it. `lost`: skus whose document nobody has. */
+    const publish = async (offerings: Record<string, Offering>, lost: string[] = []) => {
+      publications += 1
+      // Its link comes last, and so first in the list.
+      links.delete('publication-mark')
+      // A product whose price counts publications: the market reads a namespace as a whole, so with that the rest is read.
+      for (const [sku, offering] of Object.entries({ ...offerings, 'publication-mark': { price: publications } })) {
+        if (offering === null) {
+          links.delete(sku)
+          continue
+        }
+        const { bytes, cid } = product(sku, offering)
+        if (!lost.includes(sku)) await pin(bytes, cid, token)
+        links.set(sku, signLink(draftOf(sku, cid), key))
+      }
+      await nameProfile(rpcUrl, account, await pinNamespace([...links.values()]))
+      await until(`publication ${publications} of ${address} is listed`, async () => {
+        const { body } = await call('GET', `/api/operator/${operator}/catalog?avatars=${address}&pageSize=100`)
+        return body.products.some(
+          ({ product: { sku, offers } }: { product: { sku: string; offers: { price: number }[] } }) =>
+            sku === 'publication-mark' && offers[0]!.price === publications,
+        )
+      })
+    }
+
     return {
       ...person,
-      /** Changes the catalog, and returns when the market has read all of it. `lose`: skus whose document nobody has. */
-      async publish(offerings: Record<string, Offering>, { lose = [] as string[] } = {}) {
-        publications += 1
-        // A product whose price counts publications: the market reads a namespace as a whole, so when that is listed the rest is read.
-        for (const [sku, offering] of Object.entries({ ...offerings, 'publication-mark': { price: publications } })) {
-          if (offering === null) {
-            links.delete(sku)
-            continue
-          }
-          const { bytes, cid } = product(sku, offering)
-          if (!lose.includes(sku)) await pin(bytes, cid, token)
-          links.set(sku, signLink(draftOf(sku, cid), key))
-        }
-        await nameProfile(rpcUrl, account, await pinNamespace([...links.values()]))
-        await until(`publication ${publications} of ${address} is listed`, async () => {
-          const { body } = await call('GET', `/api/operator/${operator}/catalog?avatars=${address}&pageSize=100`)
-          return body.products.some(
-            ({ product: { sku, offers } }: { product: { sku: string; offers: { price: number }[] } }) =>
-              sku === 'publication-mark' && offers[0]!.price === publications,
-          )
-        })
+      route,
+      publish,
+      /** Puts all of it up for sale at once: a publication takes a second or two. */
+      async shelve(wares: Record<string, Ware>) {
+        const all = Object.entries(wares)
+        await Promise.all(
+          all.flatMap(([sku, { stock = 0, isOneOff = false, offerType = 'codedispenser', unrouted = false }]) => [
+            unrouted ? undefined : route(sku, { isOneOff, offerType }),
+            adapter.set(address, sku, { stock }),
+          ]),
+        )
+        await publish(
+          Object.fromEntries(all.map(([sku, { offer }]) => [sku, offer])),
+          all.filter(([, { lost }]) => lost).map(([sku]) => sku),
+        )
       },
+      line: (sku: string, quantity = 1, more: object = {}): Line => ({ seller: address, sku, quantity, ...more }),
       /** Pins a catalog that a Safe of this key's has signed; gives the CID of the profile, for the registry. */
       async publishAs(safe: string, offerings: Record<string, Exclude<Offering, null>>) {
         const signed = await Promise.all(
@@ -222,17 +263,6 @@ export async function openMarket(place?: MarketPlace) {
           }),
         )
         return pinNamespace(signed)
-      },
-      /** What the operator writes down about a sku, or, disabled, takes back. */
-      async route(
-        sku: string,
-        { offerType = 'codedispenser' as string | null, isOneOff = false, enabled = true } = {},
-      ) {
-        await sql`
-          insert into market_service_routes (chain_id, seller_address, sku, offer_type, is_one_off, enabled)
-            values (${CHAIN_ID}, ${address}, ${sku}, ${isOneOff ? null : offerType}, ${isOneOff}, ${enabled})
-            on conflict (chain_id, seller_address, sku) do update
-              set offer_type = excluded.offer_type, is_one_off = excluded.is_one_off, enabled = excluded.enabled`
       },
       /** What the adapter says about a sku of this seller. */
       adapter: (sku: string, behaviour: AdapterBehaviour) => adapter.set(address, sku, behaviour),
@@ -252,7 +282,7 @@ export async function openMarket(place?: MarketPlace) {
     operator,
     seller,
     /** What the adapter says about a sku of whomever. */
-    adapterFor: (seller: string, sku: string, behaviour: AdapterBehaviour) => adapter.set(seller, sku, behaviour),
+    adapterFor: adapter.set,
     /** Reads of the chain that name this address fail for this market, until they don't any more. */
     failChainReads: (address: string, fail: boolean) => failReads(rpcProxyUrl, address, fail),
     signIn: () => signIn(call),
@@ -272,23 +302,33 @@ export async function openMarket(place?: MarketPlace) {
       payInCrc(rpcUrl, account, { gateway, amount: weiFromJsonNumber(price), reference }),
     /** Another process of the market on the same database, configured a little differently; '' unsets a variable. */
     async replica(changes: NodeJS.ProcessEnv = {}) {
-      const port = await freePort()
-      const lines: string[] = []
-      const child = await spawnTethered({
-        command: process.execPath,
-        args: [new URL('../../market-api/dist/main.js', import.meta.url).pathname],
-        env: { ...env, PORT: String(port), ...changes },
-        stopSignal: 'SIGTERM',
-        onLine: (line) => lines.push(line),
-      })
-      const replica = { url: `http://127.0.0.1:${port}`, lines, stop: () => child.stop(12_000) }
-      replicas.push(replica)
-      let isOver = false
-      void child.exited.then(() => (isOver = true))
-      const answers = () => fetch(`${replica.url}/health`).then(({ ok }) => ok)
-      await until('the replica answers or ends', async () => isOver || (await answers()), 30)
-      if (isOver) throw new Error(`the replica ended: ${lines.at(-1)}`)
-      return { ...replica, call: caller(replica.url) }
+      for (let tries = 1; ; tries += 1) {
+        const port = await freePort()
+        const url = `http://127.0.0.1:${port}`
+        const lines: string[] = []
+        const child = await spawnTethered({
+          command: process.execPath,
+          args: [new URL('../../market-api/dist/main.js', import.meta.url).pathname],
+          env: { ...env, PORT: String(port), ...changes },
+          stopSignal: 'SIGTERM',
+          onLine: (line) => lines.push(line),
+        })
+        // Its own word, not an answer: another run on this machine may answer on a port that both found free.
+        await until(
+          'the replica is ready or ends',
+          async () => {
+            const isOver = await Promise.race([child.exited.then(() => true), false])
+            return isOver || lines.some((line) => line.includes('"msg":"ready"'))
+          },
+          30,
+        )
+        const last = lines.at(-1) ?? ''
+        if (last.includes('is in use') && tries < 3) continue
+        if (last.includes('cannot start')) throw new Error(`the replica ended: ${last}`)
+        const replica = { url, call: caller(url), stop: () => child.stop(12_000) }
+        replicas.push(replica)
+        return replica
+      }
     },
     async close() {
       await Promise.all(replicas.map((replica) => replica.stop()))
@@ -321,33 +361,34 @@ async function signLinkForSafe(draft: LinkDraft, safe: string, owner: PrivateKey
 /** What the shared market's services have logged so far. */
 export const sharedLog = async () => (await fetch(`${inject('sharedMarketUrl')}/log`)).text()
 
-/** The fixture of market-api.md 10, for one suite: two sellers who are paid at one gateway, and what they sell. */
-export async function openFixture(market: Market) {
+/**
+ * The fixture of market-api.md 10, for one suite: two sellers who are paid at one gateway, and what they sell. `wares` are
+ * more of the first seller's.
+ */
+export async function openFixture(market: Market, wares: Record<string, Ware> = {}) {
   const owner = await market.signIn()
   const gateway = await openGateway(market.place.rpcUrl, owner.account)
   const [s1, s2] = await Promise.all([market.seller(gateway), market.seller(gateway)])
   await Promise.all([
     s1.recordGateway(gateway),
     s2.recordGateway(gateway),
-    ...['tee-black', 'novel', 'named'].map((sku) => s1.route(sku)),
-    s1.route('print-1', { isOneOff: true }),
-    s2.route('mug'),
-    s1.adapter('tee-black', { stock: 5 }),
-    s1.adapter('named', { stock: 1000 }),
-    s1.adapter('novel', { stock: 10 }),
-    s2.adapter('mug', { stock: 10 }),
-  ])
-  await Promise.all([
-    s1.publish({
-      'tee-black': { price: 19 },
-      'print-1': { price: 40 },
-      plain: { price: 5 },
-      novel: { price: 3, requiredSlots: ['vehicle.plate'] },
-      named: { price: 2, requiredSlots: ['customer'] },
+    s1.shelve({
+      'tee-black': { offer: { price: 19 }, stock: 5 },
+      'print-1': { offer: { price: 40 }, isOneOff: true },
+      plain: { offer: { price: 5 }, unrouted: true },
+      novel: { offer: { price: 3, requiredSlots: ['vehicle.plate'] }, stock: 10 },
+      // Plenty of it, so that no order is in another's way.
+      book: { offer: { price: 5 }, stock: 100_000 },
+      ...wares,
     }),
-    s2.publish({ mug: { price: 7.5, requiredSlots: ['contactPoint.email'] } }),
+    s2.shelve({ mug: { offer: { price: 7.5, requiredSlots: ['contactPoint.email'] }, stock: 100_000 } }),
   ])
-  const tee = (quantity = 1, more: object = {}): Line => ({ seller: s1.address, sku: 'tee-black', quantity, ...more })
-  const mug = (quantity = 1, more: object = {}): Line => ({ seller: s2.address, sku: 'mug', quantity, ...more })
-  return { s1, s2, gateway, tee, mug }
+  return {
+    s1,
+    s2,
+    gateway,
+    tee: (quantity = 1, more: object = {}) => s1.line('tee-black', quantity, more),
+    mug: (quantity = 1, more: object = {}) => s2.line('mug', quantity, more),
+    book: (quantity = 1, more: object = {}) => s1.line('book', quantity, more),
+  }
 }

@@ -11,7 +11,14 @@ let buyer: Person
 
 beforeAll(async () => {
   market = await openMarket()
-  fixture = await openFixture(market)
+  fixture = await openFixture(market, {
+    named: { offer: { price: 2, requiredSlots: ['customer'] }, stock: 10 },
+    veteran: { offer: { price: 3, requiredSlots: ['contactPoint.email'] }, stock: 5 },
+    shippingaddress: { offer: { price: 3, requiredSlots: ['shippingAddress'] }, stock: 5 },
+    billingaddress: { offer: { price: 3, requiredSlots: ['billingAddress'] }, stock: 5 },
+    switched: { offer: { price: 3 }, stock: 5 },
+    fleeting: { offer: { price: 3 }, stock: 5 },
+  })
   buyer = await market.signIn()
 })
 afterAll(() => market?.close())
@@ -128,9 +135,6 @@ describe('POST …/validate', () => {
 
   it('market-api:A-045 W-23 blocks one that an older market has let into the index', async () => {
     const { s1 } = fixture
-    await s1.route('veteran')
-    await s1.adapter('veteran', { stock: 5 })
-    await s1.publish({ veteran: { price: 3, requiredSlots: ['contactPoint.email'] } })
     const basket = await market.basket([{ seller: s1.address, sku: 'veteran' }])
     await market.sql`
       update catalog_payloads set document = replace(document::text, 'contactPoint.email', 'vehicle.plate')::jsonb
@@ -170,9 +174,6 @@ describe('POST …/validate', () => {
     async (slot) => {
       const { s1 } = fixture
       const sku = slot.toLowerCase()
-      await s1.route(sku)
-      await s1.adapter(sku, { stock: 5 })
-      await s1.publish({ [sku]: { price: 3, requiredSlots: [slot] } })
       const basket = await market.basket([{ seller: s1.address, sku }])
       const status = async (address: object | null) => {
         await basket.patch({ [slot]: address })
@@ -183,7 +184,6 @@ describe('POST …/validate', () => {
       expect(await status({ ...address, postalCode: '' })).toBe('missing')
       expect(await status(address)).toBe('ok')
       expect(await status(null)).toBe('missing')
-      await s1.publish({ [sku]: null })
     },
   )
 
@@ -210,9 +210,6 @@ describe('POST …/validate', () => {
 
   it('market-api:A-048 sees that a route was switched off', async () => {
     const { s1 } = fixture
-    await s1.route('switched')
-    await s1.adapter('switched', { stock: 5 })
-    await s1.publish({ switched: { price: 3 } })
     const basket = await market.basket([{ seller: s1.address, sku: 'switched' }])
     expect((await basket.validate()).body.valid).toBe(true)
     await s1.route('switched', { enabled: false })
@@ -300,9 +297,6 @@ describe('POST …/preview', () => {
 
   it('market-api:A-052 W-27 says that a product is gone', async () => {
     const { s1 } = fixture
-    await s1.route('fleeting')
-    await s1.adapter('fleeting', { stock: 5 })
-    await s1.publish({ fleeting: { price: 3 } })
     const basket = await market.basket([{ seller: s1.address, sku: 'fleeting' }])
     await s1.publish({ fleeting: null })
     const answer = await basket.preview()

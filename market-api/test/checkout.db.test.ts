@@ -152,6 +152,16 @@ describe('Idempotency-Key', () => {
     expect([signed.status, signed.body.orderId === first.body.orderId]).toEqual([201, false])
   })
 
+  it('gives it when the basket has run out, too', async () => {
+    const { seller, skus } = await counted({ mug: 10 })
+    const key = { 'Idempotency-Key': `late-${sellers}` }
+    const path = await shop.basketOf([{ seller, sku: skus[0] }])
+    const first = await checkout(path, key)
+    shop.ctx.now = () => later(100_000)
+    expect((await checkout(path)).status).toBe(410)
+    expect(await checkout(path, key)).toEqual(first)
+  })
+
   it('market-api:A-063 of another basket is refused, and orders nothing', async () => {
     const { seller, skus } = await counted({ mug: 10 })
     const key = { 'Idempotency-Key': `k1-${sellers}` }

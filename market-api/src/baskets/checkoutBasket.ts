@@ -53,12 +53,13 @@ export async function prepareCheckout(
  */
 export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): Promise<Answer> {
   const { basketId, access } = input
+  // First of all: the answer outlives the basket.
+  const key = keyOf(input)
+  const known = key && (await findAnswer(ctx.db, key))
+  if (known) return known
   const stored = await openBasket(ctx, basketId, access, 'refuse')
   const buyer = buyerOf(ctx, stored, input)
   const signed = access.caller?.address === buyer && access.caller.chainId === stored.basket.chainId
-  const key = keyOf(input, buyer)
-  const known = key && (await findAnswer(ctx.db, key))
-  if (known) return known
   if (stored.orderId) return earlierOrder(ctx, stored)
   requireVersion(stored, access.ifMatch)
   await requireRoomForOrder(ctx, signed ? { buyer } : { client: input.client })
@@ -126,7 +127,7 @@ function buyerOf(ctx: MarketContext, stored: StoredBasket, { access: { caller },
 }
 
 /** A key is its sender's: the same text from another address or network is another key. */
-function keyOf({ idempotencyKey, access, client, basketId }: CheckoutInput, buyer: string): IdempotencyKey | undefined {
+function keyOf({ idempotencyKey, access, client, basketId, queryBuyer }: CheckoutInput): IdempotencyKey | undefined {
   if (idempotencyKey === undefined) return undefined
   if (!/^[\x21-\x7e]{1,255}$/.test(idempotencyKey)) {
     throw new InvalidError('invalid_idempotency_key', 'Idempotency-Key must be 1 to 255 visible ASCII characters')
@@ -134,7 +135,7 @@ function keyOf({ idempotencyKey, access, client, basketId }: CheckoutInput, buye
   return {
     scope: access.caller?.address ?? client,
     key: idempotencyKey,
-    fingerprint: `checkout ${basketId} ${buyer}`,
+    fingerprint: `checkout ${basketId} ${queryBuyer ?? ''}`,
   }
 }
 
