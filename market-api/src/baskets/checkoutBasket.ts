@@ -60,7 +60,7 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   const stored = await openBasket(ctx, basketId, access, 'refuse')
   const buyer = buyerOf(ctx, stored, input)
   const signed = access.caller?.address === buyer && access.caller.chainId === stored.basket.chainId
-  if (stored.orderId) return earlierOrder(ctx, stored)
+  if (stored.orderId) return earlierAnswer(ctx, stored, key)
   requireVersion(stored, access.ifMatch)
   await requireRoomForOrder(ctx, signed ? { buyer } : { client: input.client })
 
@@ -76,10 +76,10 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   const answer: Answer = { status: 201, body: { orderId, basketId, paymentReference, orderCid: null } }
 
   await openLevels(ctx.db, basket.chainId, resolved.stock)
-  const outcome = await inTransaction(ctx.db, async (tx) => {
+  const created = await inTransaction(ctx.db, async (tx) => {
     // Waits for another request with this key, and then has its answer.
-    if (key && !(await claimKey(tx, key, answer))) return 'answered'
-    if (!(await freezeBasket(tx, basketId, stored.version, orderId))) return 'frozen'
+    if (key && !(await claimKey(tx, key, answer))) return false
+    if (!(await freezeBasket(tx, basketId, stored.version, orderId))) return false
     ctx.failpoint('checkout.frozen')
     await insertOrder(tx, {
       ...draft,
@@ -94,10 +94,9 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
       placedFrom: signed ? null : input.client,
     })
     await reserveForOrder(tx, { orderId, chainId: basket.chainId }, resolved)
-    return 'created'
+    return true
   })
-  if (outcome === 'answered') return (await findAnswer(ctx.db, key!)) ?? earlierOrder(ctx, stored)
-  if (outcome === 'frozen') return earlierOrder(ctx, stored)
+  if (!created) return earlierAnswer(ctx, stored, key)
   ctx.failpoint('checkout.committed')
   ctx.metrics.ordersCreated.inc()
   // Rounded to a double: a histogram, not an account.
@@ -139,8 +138,14 @@ function keyOf({ idempotencyKey, access, client, basketId, queryBuyer }: Checkou
   }
 }
 
-/** The order another press of the button made; without one the basket was changed in between. */
-async function earlierOrder(ctx: MarketContext, { basket: { basketId }, version }: StoredBasket): Promise<Answer> {
+/** What another press of the button was answered, or the order it made; without one the basket was changed in between. */
+async function earlierAnswer(
+  ctx: MarketContext,
+  { basket: { basketId }, version }: StoredBasket,
+  key: IdempotencyKey | undefined,
+): Promise<Answer> {
+  const answered = key && (await findAnswer(ctx.db, key))
+  if (answered) return answered
   const earlier = await findOrderOfBasket(ctx.db, basketId)
   if (!earlier) throw new BasketVersionConflictError(version)
   const { order_id: orderId, payment_reference: paymentReference } = earlier

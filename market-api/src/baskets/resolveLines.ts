@@ -4,7 +4,7 @@ import type { QuantitativeValue } from '@market/contracts/fulfillment'
 import { UpstreamError } from '@market/kit/errors'
 import { createGate } from '@market/kit/gate'
 import { TimeoutError, withTimeout } from '@market/kit/timeout'
-import { sql } from 'kysely'
+import { type Expression, sql } from 'kysely'
 import { explainMissing } from '../catalog/explainMissing.ts'
 import { payAction } from '../catalog/presentItem.ts'
 import type { MarketContext } from '../context.ts'
@@ -15,7 +15,14 @@ import {
   OneOffSoldError,
   type StockHold,
 } from '../serviceRoutes/reservations.ts'
-import { findRoutes, isDeliverable, routeKey, type ServiceRoute } from '../serviceRoutes/resolveRoute.ts'
+import {
+  isDeliverable,
+  routeKey,
+  type RouteRow,
+  selectRouteRows,
+  type ServiceRoute,
+  toRoutes,
+} from '../serviceRoutes/resolveRoute.ts'
 import type { BasketItem, RequestedLine } from './basket.ts'
 import {
   CatalogUnavailableError,
@@ -49,7 +56,7 @@ export async function resolveLines(
   forOrder?: (items: BasketItem[]) => void,
 ): Promise<ResolvedLines> {
   if (lines.length === 0) return { items: [], stock: [], oneOffs: [] }
-  const [products, routes] = await Promise.all([findProducts(ctx, scope, lines), findRoutes(ctx, scope.chainId, lines)])
+  const { products, routes } = await findProductsAndRoutes(ctx, scope, lines)
   const gateways = await gatewaysOnRecord(ctx, scope.chainId, products)
 
   const items: BasketItem[] = []
@@ -180,13 +187,16 @@ async function requireStock(
 
 type FoundProduct = { seller: string; product: Product; productCid: string; linkKeccak: string }
 
-/** The winners of the verified index, in the basket's namespace or, without an operator, the newest of any. */
-async function findProducts(
+/**
+ * The winners of the verified index, in the basket's namespace or, without an operator, the newest of any; and who delivers them.
+ * In one query: a line costs little but the ways to the database.
+ */
+async function findProductsAndRoutes(
   ctx: MarketContext,
   scope: { operator: string | null; chainId: number },
   lines: RequestedLine[],
 ) {
-  const rows = await ctx.db
+  const winners = ctx.db
     .selectFrom('catalog_products')
     .innerJoin('catalog_payloads', 'cid', 'product_cid')
     .distinctOn(['seller_address', 'sku'])
@@ -203,19 +213,33 @@ async function findProducts(
     .orderBy('sku')
     .orderBy('published_at', 'desc')
     .orderBy('operator')
-    .execute()
-  return new Map<string, FoundProduct>(
-    rows.map((row) => [
-      routeKey(row.seller_address, row.sku),
-      {
-        seller: row.seller_address,
-        product: row.document as unknown as Product,
-        productCid: row.product_cid!,
-        linkKeccak: row.link_keccak!,
-      },
-    ]),
-  )
+  const found = await ctx.db
+    .selectNoFrom([
+      allRows<ProductRow>(winners).as('products'),
+      allRows<RouteRow>(selectRouteRows(ctx.db, scope.chainId, lines)).as('routes'),
+    ])
+    .executeTakeFirstOrThrow()
+  return {
+    routes: toRoutes(ctx, scope.chainId, found.routes),
+    products: new Map<string, FoundProduct>(
+      found.products.map(({ seller_address, sku, document, product_cid, link_keccak }) => [
+        routeKey(seller_address, sku),
+        { seller: seller_address, product: document, productCid: product_cid, linkKeccak: link_keccak },
+      ]),
+    ),
+  }
 }
+
+type ProductRow = {
+  seller_address: string
+  sku: string
+  document: Product
+  product_cid: string
+  link_keccak: string
+}
+
+const allRows = <T>(query: Expression<unknown>) =>
+  sql<T[]>`(select coalesce(json_agg(row_to_json(t)), '[]') from ${query} as t)`
 
 /** Where sellers are paid whose offers don't say: their gateway, if they have exactly one. One query, or none. */
 async function gatewaysOnRecord(ctx: MarketContext, chainId: number, products: Map<string, FoundProduct>) {

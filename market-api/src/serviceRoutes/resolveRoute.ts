@@ -28,7 +28,7 @@ export type ServiceRoute = {
 /** What may be sold: an adapter delivers it, or, of a one-off, its seller in person. */
 export const isDeliverable = ({ fulfillmentUrl, isOneOff }: ServiceRoute) => fulfillmentUrl !== undefined || isOneOff
 
-type RouteRow = {
+export type RouteRow = {
   seller_address: string
   sku: string
   offer_type: string | null
@@ -71,8 +71,12 @@ export async function findRoutes(
   keys: { seller: string; sku: string }[],
   db: Kysely<MarketDatabase> = ctx.db,
 ): Promise<Map<string, ServiceRoute>> {
-  if (keys.length === 0) return new Map()
-  const rows = await selectRoutes(db)
+  return keys.length === 0 ? new Map() : toRoutes(ctx, chainId, await selectRouteRows(db, chainId, keys).execute())
+}
+
+/** The query of `findRoutes`, for one that asks for more at the same time; `toRoutes` reads its rows. */
+export const selectRouteRows = (db: Kysely<MarketDatabase>, chainId: number, keys: { seller: string; sku: string }[]) =>
+  selectRoutes(db)
     .leftJoin('one_off_sales as s', (join) =>
       join
         .onRef('s.chain_id', '=', 'r.chain_id')
@@ -91,9 +95,9 @@ export async function findRoutes(
       sql<boolean>`(r.seller_address, r.sku) in (
       select * from unnest(${keys.map((key) => key.seller)}::text[], ${keys.map((key) => lookupSku(key.sku))}::text[]))`,
     )
-    .execute()
-  return new Map(rows.map((row) => [routeKey(row.seller_address, row.sku), toRoute(ctx, chainId, row)]))
-}
+
+export const toRoutes = (ctx: MarketContext, chainId: number, rows: RouteRow[]): Map<string, ServiceRoute> =>
+  new Map(rows.map((row) => [routeKey(row.seller_address, row.sku), toRoute(ctx, chainId, row)]))
 
 /** As rows spell it, however a document or a client does (market-api.md 0.2). */
 const lookupSku = (sku: string) => sku.trim().toLowerCase()
