@@ -1,13 +1,16 @@
 import { randomInt } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
-import { parseEip155Id } from '@market/contracts/address'
-import { weiFromJsonNumber } from '@market/contracts/money'
-import { OrderStatus } from '@market/contracts/statuses'
+import { profileCidOfDigest } from '@market/contracts/cid'
+import { decimalFromWei } from '@market/contracts/money'
+import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator } from '@market/dev-chain/demo'
+import { devContracts } from '@market/dev-chain/deployment'
 import { payInCrc } from '@market/dev-chain/payInCrc'
-import { Market, MarketError } from '@market/sdk/market'
+import { codesOf } from '@market/sdk/delivered'
+import { type CatalogItem, Market, NetworkError } from '@market/sdk/market'
+import { verifyBasket, verifyItem, verifyOrder } from '@market/sdk/verify'
+import { verifyListed, verifySeller } from '@market/sdk/verifySeller'
 import { Command, InvalidArgumentError } from 'commander'
 import { privateKeyToAccount } from 'viem/accounts'
-import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator } from '@market/dev-chain/demo'
+import { connectRegistry } from './catalogRegistry.ts'
 
 type Options = {
   market: string
@@ -45,7 +48,7 @@ const command = new Command('npm run demo --')
 
 command.parse()
 const options = command.opts<Options>()
-const deadline = Date.now() + options.timeout * 1000
+const deadline = AbortSignal.timeout(options.timeout * 1000)
 const began = performance.now()
 const steps: { step: string; ms: number }[] = []
 
@@ -57,50 +60,56 @@ try {
     console.log(JSON.stringify({ ok: true, ...result, steps, ms: Math.round(performance.now() - began) }))
   else console.log(`\nThe code is ${result.codes.join(', ')}  (${((performance.now() - began) / 1000).toFixed(1)} s)`)
 } catch (error) {
-  const message = error instanceof Error ? error.message.split('\n')[0] : String(error)
+  const message = messageOf(error)
   if (options.json) console.log(JSON.stringify({ ok: false, error: message, steps }))
   else console.error(`\ndemo: ${message}`)
   process.exitCode = 1
 }
 
-async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000_000) }: Options) {
+async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000_000), timeout }: Options) {
   const account = privateKeyToAccount(demoKey(`buyer/${seed}`))
-  const buyer = account.address.toLowerCase()
-  const market = new Market(url)
-
   const wallet = { address: account.address, signMessage: (message: string) => account.signMessage({ message }) }
-  await again(() => market.signIn(wallet, CHAIN_ID))
+  // A market that is down or restarting is waited for, as a patient front end would; what it refuses is final.
+  const market = new Market(url, { retryForMs: timeout * 1000, renew: (self) => self.signIn(wallet) })
+  const read = (cid: string) => market.raw(cid)
+
+  const { address: buyer } = await market.signIn(wallet)
   done(`signed in as ${buyer} (seed ${seed})`)
 
-  const sellers = await again(() => market.sellers())
+  const sellers = (await market.sellers()).map(({ seller }) => seller)
   if (sellers.length === 0) throw new DemoError('the market has no seller yet')
-  const { products } = await again(() =>
-    market.catalog(
-      operator,
-      sellers.map(({ seller }) => seller),
-    ),
-  )
-  const item = products.find(({ product }) => product.sku === sku)
+  const items: CatalogItem[] = []
+  for await (const item of market.catalogItems(operator, sellers)) items.push(item)
+  const item = items.find(({ product }) => product.sku === sku)
   const offer = item?.product.offers[0]
   if (!item || !offer) throw new DemoError(`the catalog has no ${sku}`)
-  done(`found ${item.product.name} for ${offer.price} ${offer.priceCurrency} among ${products.length} products`)
+  done(`found ${item.product.name} for ${offer.price} ${offer.priceCurrency} among ${items.length} products`)
 
-  const basketId = await again(() => market.createBasket({ buyer, operator, chainId: CHAIN_ID }))
-  await again(() => market.setItems(basketId, [{ seller: item.seller, sku, quantity: 1 }]))
+  const { seller } = item
+  const product = await verifyItem(item, read)
+  const registry = connectRegistry({ rpcUrl: rpc, address: devContracts.nameRegistry, chainId: CHAIN_ID })
+  const profileCid = profileCidOfDigest(await registry.readDigest(seller)) ?? ''
+  verifyListed(product, await verifySeller({ seller, operator, chainId: CHAIN_ID, profileCid, read, skus: [sku] }))
+  done('it is what its seller has signed')
+
+  const basket = await market.createBasket({ buyer, operator })
+  const wanted = [{ seller, sku, quantity: 1 }]
+  const agreed = await basket.setItems(wanted)
+  verifyBasket(agreed, wanted, [product])
   done('put one into a basket')
 
-  const { valid, missing } = await again(() => market.validate(basketId))
+  const { valid, missing } = await basket.validate()
   if (!valid) throw new DemoError(`the basket still needs ${missing.map(({ slot }) => slot).join(', ')}`)
   done('the basket is valid')
 
-  const { orderId, paymentReference } = await again(() => market.checkout(basketId))
+  const checkout = await basket.checkout()
+  const { orderId, paymentReference } = checkout
   done(`checked out: ${orderId}`)
 
-  const payTo = parseEip155Id(offer.potentialAction.recipient?.['@id'] ?? '')
-  if (!payTo) throw new DemoError('the offer does not say whom to pay')
-  const amount = weiFromJsonNumber(offer.price)
-  const txHash = await payInCrc(rpc, account, { gateway: payTo.address, amount, reference: paymentReference })
-  done(`paid ${offer.price} CRC with reference ${paymentReference}`)
+  const payment = verifyOrder(await market.order(orderId), { basket: agreed, products: [product], checkout })
+  const { address: gateway, amountWei: amount, reference } = payment
+  const txHash = await payInCrc(rpc, account, { gateway, amount, reference })
+  done(`paid ${decimalFromWei(amount)} CRC with reference ${reference}`)
 
   const codes = await follow(market, orderId)
   return { buyer, seed, orderId, paymentReference, txHash, codes }
@@ -108,47 +117,33 @@ async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000
 
 /** Watches the order until the code is in it, telling each new status. */
 async function follow(market: Market, orderId: string): Promise<string[]> {
-  let told = 0
-  for (;;) {
-    const events = await again(() => market.statusHistory(orderId))
-    for (const { newStatus } of events.slice(told)) done(`order is ${lastPart(newStatus)}`)
-    told = events.length
-    const order = await again(() => market.order(orderId))
-    const codes = order.outbox.flatMap(({ payload }) => payload.codes ?? [])
-    if (codes.length > 0 && order.orderStatus === OrderStatus.paymentComplete) {
+  try {
+    for await (const { newStatus } of market.watchOrder(orderId, { signal: deadline })) {
+      done(`order is ${lastPart(newStatus)}`)
+    }
+    const codes = codesOf(await market.awaitDelivery(orderId, { signal: deadline, pollMs: 100 }))
+    if (codes.length > 0) {
       done('the code is in the order')
       return codes
     }
-    if (Date.now() > deadline) {
-      const jobs = await again(() => market.fulfillments(orderId))
-      const state = jobs.map((job) => `${job.state}${job.reason ? ` (${job.reason})` : ''}`).join(', ') || 'not begun'
-      const status = lastPart(order.orderStatus)
-      throw new DemoError(`no code after ${options.timeout} s; order ${orderId} is ${status}, delivery ${state}`)
-    }
-    await delay(100)
+  } catch (error) {
+    if (!deadline.aborted) throw error
   }
+  const [{ orderStatus }, jobs] = await Promise.all([market.order(orderId), market.fulfillments(orderId)])
+  const state = jobs.map((job) => `${job.state}${job.reason ? ` (${job.reason})` : ''}`).join(', ') || 'not begun'
+  const seconds = Math.round((performance.now() - began) / 1000)
+  throw new DemoError(`no code after ${seconds} s; order ${orderId} is ${lastPart(orderStatus)}, delivery ${state}`)
+}
+
+function messageOf(error: unknown): string | undefined {
+  if (error instanceof NetworkError && error.reason === 'unreachable') {
+    return `nothing listens at ${options.market}; is \`npm start\` running?`
+  }
+  return error instanceof Error ? error.message.split('\n')[0] : String(error)
 }
 
 function lastPart(iri: string): string {
   return iri.split('/').at(-1) ?? iri
-}
-
-/** A market that is down or restarting is waited for, as a patient front end would; what it refuses is final. */
-async function again<T>(attempt: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await attempt()
-    } catch (error) {
-      const refused = error instanceof DemoError || (error instanceof MarketError && error.status < 500)
-      if (refused || Date.now() > deadline) {
-        const cause = (error as Error).cause as { code?: string } | undefined
-        throw cause?.code === 'ECONNREFUSED'
-          ? new DemoError(`nothing listens at ${options.market}; is \`npm start\` running?`)
-          : error
-      }
-      await delay(200)
-    }
-  }
 }
 
 function done(step: string) {
