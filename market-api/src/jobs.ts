@@ -53,7 +53,6 @@ export async function startJobs(ctx: MarketContext) {
     for (const worker of workers) worker.wake()
   })
   const catalog = await ctx.database.listen(CATALOG_CHANNEL, (avatar) => ctx.pages.clear(avatar))
-
   const told = await ctx.database.listen(ORDER_EVENTS_CHANNEL, () => events.wake())
 
   return {

@@ -34,6 +34,7 @@ export type EventStream = {
   isEnded(): boolean
   /** Reads nothing more from the connection. */
   pause(): void
+  resume(): void
   close(): void
 }
 
@@ -58,18 +59,29 @@ export async function openStream(
     })
   })
   response.on('error', () => {})
-  response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
   // Like existing clients: records end at an empty line, LF only.
-  const records = () => text.split('\n\n').slice(0, -1)
+  const told: StreamedEvent[] = []
+  let comments = 0
+  let rest = ''
+  response.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+    const records = (rest + chunk).split('\n\n')
+    rest = records.pop()!
+    for (const record of records) {
+      if (record.startsWith(':')) comments += 1
+      else told.push(parseRecord(record))
+    }
+  })
   return {
     status: response.statusCode!,
     headers: response.headers,
     text: () => text,
-    events: () => records().filter((record) => !record.startsWith(':')).map(parseRecord),
-    comments: () => records().filter((record) => record.startsWith(':')).length,
+    events: () => told,
+    comments: () => comments,
     ended,
     isEnded: () => done,
     pause: () => void response.pause(),
+    resume: () => void response.resume(),
     close: () => void sent.destroy(),
   }
 }

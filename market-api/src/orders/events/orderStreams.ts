@@ -76,8 +76,7 @@ type Stream = {
 
 type End = 'left' | 'token ended' | 'stopping' | 'too slow' | 'failed'
 
-/** `heartbeatMs` is for tests. */
-export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEARTBEAT_MS): OrderStreams {
+export function createOrderStreams(ctx: () => MarketContext): OrderStreams {
   const streams = new Set<Stream>()
   const byKey = new Map<string, Set<Stream>>()
   const replayInTurn = createGate(REPLAYS_AT_ONCE)
@@ -147,17 +146,12 @@ export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEART
     if (missed.length === 0) return
     stream.response.write(missed.map(({ frame }) => frame).join(''))
     stream.after = missed.at(-1)!.id
-    stream.heartbeatAtMs = now() + heartbeatMs
+    stream.heartbeatAtMs = now() + HEARTBEAT_MS
   }
 
-  const isSlow = ({ response }: Stream) => response.writableLength > ctx().config.SSE_MAX_BUFFERED_BYTES
-
   const sendWaiting = (stream: Stream) => {
-    const events = stream.waiting
+    send(stream, stream.waiting)
     stream.waiting = []
-    // What the last batch left unsent, after the system had its turn to take it; never this batch itself.
-    if (isSlow(stream)) drop(stream, 'too slow')
-    else send(stream, events)
   }
 
   /** From the database until nothing is left, then live. A page is read only when the client took the one before. */
@@ -188,10 +182,10 @@ export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEART
       if (!response.headersSent) continue
       stream.stalledSinceMs = response.writableNeedDrain ? (stream.stalledSinceMs ?? time) : undefined
       if (stream.expiresAtMs !== undefined && stream.expiresAtMs <= time) end(stream, 'token ended')
-      else if (isSlow(stream) || time - (stream.stalledSinceMs ?? time) > STALLED_MS) drop(stream, 'too slow')
+      else if (time - (stream.stalledSinceMs ?? time) > STALLED_MS) drop(stream, 'too slow')
       else if (stream.heartbeatAtMs <= time) {
         response.write(HEARTBEAT)
-        stream.heartbeatAtMs = time + heartbeatMs
+        stream.heartbeatAtMs = time + HEARTBEAT_MS
       }
     }
   }
@@ -213,7 +207,7 @@ export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEART
         waiting: [],
         waitingLost: false,
         openedAtMs: time,
-        heartbeatAtMs: time + heartbeatMs,
+        heartbeatAtMs: time + HEARTBEAT_MS,
         stalledSinceMs: undefined,
       }
       // Before anything is waited for: the cap counts those that are being opened.
@@ -266,7 +260,12 @@ export function createOrderStreams(ctx: () => MarketContext, heartbeatMs = HEART
         if (heard) ctx().metrics.sseLag.observe(event.ageSeconds)
         from.id = event.id
       }
-      for (const stream of reached) sendWaiting(stream)
+      for (const stream of reached) {
+        // What earlier batches left, now that the system had its turn to take it; never this batch itself.
+        const unsent = stream.response.writableLength
+        if (unsent > ctx().config.SSE_MAX_BUFFERED_BYTES) drop(stream, 'too slow')
+        else sendWaiting(stream)
+      }
       return events.length === BATCH
     },
 
