@@ -192,6 +192,17 @@ describe('Idempotency-Key', () => {
     expect(answers[0]!.status).toBe(201)
   })
 
+  it('twenty at once, each with its own, have one order, now and whenever they ask again', async () => {
+    const { seller, skus } = await counted({ mug: 10 })
+    const path = await shop.basketOf([{ seller, sku: skus[0] }])
+    const press = () =>
+      Promise.all(Array.from({ length: 20 }, (_, i) => checkout(path, { 'Idempotency-Key': `own-${sellers}-${i}` })))
+    const [first, again] = [await press(), await press()]
+    const named = new Set([...first, ...again].map(({ body }) => body.orderId))
+    expect(named.size).toBe(1)
+    expect(await order([...named][0])).toMatchObject({ basket_id: path.slice(1) })
+  })
+
   it.each(['', ' ', 'two words', 'ü'.repeat(3), 'k'.repeat(256)])('%j is none', async (key) => {
     const { seller, skus } = await counted({ mug: 10 })
     const path = await shop.basketOf([{ seller, sku: skus[0] }])

@@ -79,7 +79,8 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   const created = await inTransaction(ctx.db, async (tx) => {
     // Waits for another request with this key, and then has its answer.
     if (key && !(await claimKey(tx, key, answer))) return false
-    if (!(await freezeBasket(tx, basketId, stored.version, orderId))) return false
+    // Takes the key's row along: its answer names an order that isn't.
+    if (!(await freezeBasket(tx, basketId, stored.version, orderId))) throw new OvertakenError()
     ctx.failpoint('checkout.frozen')
     await insertOrder(tx, {
       ...draft,
@@ -95,6 +96,9 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
     })
     await reserveForOrder(tx, { orderId, chainId: basket.chainId }, resolved)
     return true
+  }).catch((error: unknown) => {
+    if (error instanceof OvertakenError) return false
+    throw error
   })
   if (!created) return earlierAnswer(ctx, stored, key)
   ctx.failpoint('checkout.committed')
@@ -104,6 +108,9 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   ctx.log.info({ orderId, lines: draft.lines.length }, 'order created')
   return answer
 }
+
+/** Another press of the button froze the basket first, or a patch changed it. Rolls back, and reaches nobody. */
+class OvertakenError extends Error {}
 
 /**
  * Whose order it becomes: the basket's buyer, else whoever signed in, else `?buyer=`. Without the buyer's token that is
