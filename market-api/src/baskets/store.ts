@@ -89,7 +89,7 @@ export async function mergeIntoDraft(
       version: sql`version + 1`,
       modified_at: now,
       expires_at: sql`${now}::timestamptz
-        + make_interval(secs => (basket_json || ${sql.val(members)}::jsonb ->> 'ttlSeconds')::integer)`,
+        + make_interval(secs => coalesce(${members.ttlSeconds ?? null}::integer, (basket_json ->> 'ttlSeconds')::integer))`,
     })
     .where('basket_id', '=', basketId)
     .where('status', '=', 'Draft')

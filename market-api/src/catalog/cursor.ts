@@ -25,9 +25,12 @@ export function encodeCursor({ start, snapshot, after }: CatalogCursor): string 
   return Buffer.from(JSON.stringify({ start, v: 1, s, k })).toString('base64url')
 }
 
-const SNAPSHOT = /^([0-9]{1,18})\.([0-9]{1,16})\.([0-9]{1,16})\.([iw])$/
+const SNAPSHOT = /^([0-9]{1,18})\.([0-9]{1,15})\.([0-9]{1,15})\.([iw])$/
 const AVATAR = /^0x[0-9a-f]{40}$/
 const KECCAK = /^0x[0-9a-f]{64}$/
+
+/** Postgres keeps these in 32 bits. */
+const isPlace = (n: unknown) => Number.isInteger(n) && (n as number) >= 0 && (n as number) < 2 ** 31
 
 /**
  * Reads a cursor of ours, or the older base64 of `{"start":N}`. Throws `CursorError` with the sentence that
@@ -48,7 +51,7 @@ export function decodeCursor(text: string): PageStart {
   if (v === undefined) return { kind: 'offset', offset: start as number }
   const snapshot = SNAPSHOT.exec(typeof s === 'string' ? s : '')
   const [signedAt, depth, indexInChunk, avatar, linkKeccak] = Array.isArray(k) ? (k as unknown[]) : []
-  const whole = [signedAt, depth, indexInChunk].every((n) => Number.isSafeInteger(n))
+  const whole = Number.isSafeInteger(signedAt) && isPlace(depth) && isPlace(indexInChunk)
   const named = AVATAR.test(String(avatar)) && KECCAK.test(String(linkKeccak))
   if (v !== 1 || !snapshot || !whole || !named) throw new CursorError('Invalid cursor')
   return {

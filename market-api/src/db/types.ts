@@ -192,6 +192,7 @@ export type MarketDatabase = {
     chain_id: Int8
     seller_address: string
     sku: string
+    slot: number
     reserved: Generated<Int8>
     delivered: Generated<Int8>
   }
@@ -200,6 +201,7 @@ export type MarketDatabase = {
     chain_id: Int8
     seller_address: string
     sku: string
+    slot: number
     quantity: number
     delivered: Generated<boolean>
   }

@@ -27,7 +27,6 @@ export async function purgeBaskets(ctx: MarketContext, signal: AbortSignal): Pro
           .selectFrom('baskets')
           .select('basket_id')
           .where('expires_at', '<', expired)
-          .orderBy('expires_at')
           .limit(BATCH)
           .forUpdate()
           .skipLocked(),

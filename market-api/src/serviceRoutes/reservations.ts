@@ -38,6 +38,15 @@ export class InsufficientStockError extends InvalidError {
 const bySku = (a: OneOffHold, b: OneOffHold) => compare(a.seller, b.seller) || compare(a.sku, b.sku)
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
+/** Rows a sku is counted in. Orders of one sku queue at one of them, so that a sku in demand sells as fast as many do. */
+const SLOTS = 8
+/**
+ * An order that takes less than this part of what is left looks at the sum as it stands, without waiting for those who are at it:
+ * all orders that can be under way at once (connections, so fewer than these) take no more than there is. Any other locks all
+ * the slots.
+ */
+const PLENTY = 1000
+
 /**
  * Holds stock and one-offs for an order in the transaction that makes it. What was delivered since the adapter was asked is
  * missing from what it said, so a delivery at the same moment never lets the same piece be sold twice. The levels must be there
@@ -79,13 +88,23 @@ async function reserveStock(
   if (holds.length === 0) return
   if ((await insertReservations(tx, orderId, chainId, holds)) === holds.length) return
   await tx.deleteFrom('stock_reservations').where('order_id', '=', orderId).execute()
-  const levels = await lockLevels(tx, chainId, holds)
+  const levels = await tx
+    .selectFrom('stock_levels')
+    .select(['seller_address', 'sku', 'reserved', 'delivered'])
+    .where('chain_id', '=', chainId)
+    .where(
+      sql<boolean>`(seller_address, sku) in (
+      select * from unnest(${holds.map((h) => h.seller)}::text[], ${holds.map((h) => h.sku)}::text[]))`,
+    )
+    .execute()
   for (const hold of holds) {
     const { seller, sku, quantity, available, deliveredBefore, line } = hold
-    const level = levels.find((row) => row.seller_address === seller && row.sku === sku)!
-    const left = BigInt(available) - (BigInt(level.delivered) - deliveredBefore) - BigInt(level.reserved)
+    const rows = levels.filter((row) => row.seller_address === seller && row.sku === sku)
+    const taken = rows.reduce((sum, row) => sum + BigInt(row.reserved) + BigInt(row.delivered), -deliveredBefore)
+    const left = BigInt(available) - taken
     if (BigInt(quantity) > left) throw new InsufficientStockError(line, hold, quantity, Math.max(0, Number(left)))
   }
+  throw new Error(`order ${orderId} could not be counted`)
 }
 
 /**
@@ -97,12 +116,18 @@ export async function openLevels(db: Kysely<MarketDatabase>, chainId: number, ho
   if (fresh.length === 0) return
   await db
     .insertInto('stock_levels')
-    .values(fresh.toSorted(bySku).map(({ seller, sku }) => ({ chain_id: chainId, seller_address: seller, sku })))
+    .values(
+      fresh
+        .toSorted(bySku)
+        .flatMap(({ seller, sku }) =>
+          Array.from({ length: SLOTS }, (_, slot) => ({ chain_id: chainId, seller_address: seller, sku, slot })),
+        ),
+    )
     .onConflict((conflict) => conflict.doNothing())
     .execute()
 }
 
-/** Locks the levels, compares and reserves in one go; gives how many there was enough of. */
+/** Locks, compares and reserves in one go; gives how many there was enough of. */
 async function insertReservations(
   tx: Transaction<MarketDatabase>,
   orderId: string,
@@ -110,35 +135,29 @@ async function insertReservations(
   holds: StockHold[],
 ): Promise<number> {
   const column = <K extends keyof StockHold>(name: K) => holds.map((hold) => String(hold[name]))
+  // Order ids are random.
+  const slot = Number.parseInt(orderId.slice(-4), 16) % SLOTS
   const { numAffectedRows } = await sql`
     with wanted as (
-      select * from unnest(${column('seller')}::text[], ${column('sku')}::text[], ${column('quantity')}::integer[],
+      select w.*, quantity * ${PLENTY}::bigint > available - (delivered - delivered_before) - reserved as is_exact
+      from unnest(${column('seller')}::text[], ${column('sku')}::text[], ${column('quantity')}::integer[],
         ${column('available')}::bigint[], ${column('deliveredBefore')}::bigint[])
         as w (seller_address, sku, quantity, available, delivered_before)
+      cross join lateral (
+        select sum(reserved)::bigint as reserved, sum(delivered)::bigint as delivered from stock_levels l
+        where l.chain_id = ${chainId} and l.seller_address = w.seller_address and l.sku = w.sku) as total
+    ), locked as (
+      select l.seller_address, l.sku, l.reserved, l.delivered from stock_levels l join wanted using (seller_address, sku)
+      where l.chain_id = ${chainId} and (is_exact or slot = ${slot})
+      order by l.seller_address, l.sku, l.slot for no key update of l
     ), level as (
-      select seller_address, sku, reserved, delivered from stock_levels
-      where chain_id = ${chainId} and (seller_address, sku) in (select seller_address, sku from wanted)
-      order by seller_address, sku for update
+      select seller_address, sku, sum(reserved) as reserved, sum(delivered) as delivered from locked group by seller_address, sku
     )
-    insert into stock_reservations (order_id, chain_id, seller_address, sku, quantity)
-    select ${orderId}, ${chainId}::bigint, seller_address, sku, quantity from wanted join level using (seller_address, sku)
-    where quantity <= available - (delivered - delivered_before) - reserved`.execute(tx)
+    insert into stock_reservations (order_id, chain_id, seller_address, sku, slot, quantity)
+    select ${orderId}, ${chainId}::bigint, seller_address, sku, ${slot}::smallint, quantity
+    from wanted join level using (seller_address, sku)
+    where not is_exact or quantity <= available - (delivered - delivered_before) - reserved`.execute(tx)
   return Number(numAffectedRows ?? 0)
-}
-
-function lockLevels(tx: Transaction<MarketDatabase>, chainId: number, holds: { seller: string; sku: string }[]) {
-  return tx
-    .selectFrom('stock_levels')
-    .select(['seller_address', 'sku', 'reserved', 'delivered'])
-    .where('chain_id', '=', chainId)
-    .where(
-      sql<boolean>`(seller_address, sku) in (
-      select * from unnest(${holds.map((h) => h.seller)}::text[], ${holds.map((h) => h.sku)}::text[]))`,
-    )
-    .orderBy('seller_address')
-    .orderBy('sku')
-    .forUpdate()
-    .execute()
 }
 
 /** Lets go of all that these unpaid orders hold. Before their status changes: whoever tells of a status waits for nobody then. */
@@ -174,15 +193,12 @@ export async function settleReservations(
 
 /** Deleting them counts them off by trigger; the levels are locked first, in the order in which everybody does. */
 async function dropReservations(tx: Transaction<MarketDatabase>, orderIds: string[], deliveredOnly = false) {
-  const held = await tx
-    .selectFrom('stock_reservations')
-    .select(['chain_id', 'seller_address', 'sku'])
-    .where('order_id', 'in', orderIds)
-    .$if(deliveredOnly, (query) => query.where('delivered', '=', true))
-    .execute()
-  if (held.length === 0) return
-  const keys = held.map((row) => ({ seller: row.seller_address, sku: row.sku }))
-  await lockLevels(tx, Number(held[0]!.chain_id), keys)
+  await sql`
+    select 1 from stock_levels l
+    where (chain_id, seller_address, sku, slot) in (
+      select chain_id, seller_address, sku, slot from stock_reservations
+      where order_id = any(${orderIds}::text[]) and (delivered or not ${deliveredOnly}::boolean))
+    order by chain_id, seller_address, sku, slot for no key update of l`.execute(tx)
   await tx
     .deleteFrom('stock_reservations')
     .where('order_id', 'in', orderIds)

@@ -83,11 +83,19 @@ export const selectRouteRows = (db: Kysely<MarketDatabase>, chainId: number, key
         .onRef('s.seller_address', '=', 'r.seller_address')
         .onRef('s.sku', '=', 'r.sku'),
     )
-    .leftJoin('stock_levels as l', (join) =>
-      join
-        .onRef('l.chain_id', '=', 'r.chain_id')
-        .onRef('l.seller_address', '=', 'r.seller_address')
-        .onRef('l.sku', '=', 'r.sku'),
+    .leftJoinLateral(
+      (of) =>
+        of
+          .selectFrom('stock_levels as l')
+          .whereRef('l.chain_id', '=', 'r.chain_id')
+          .whereRef('l.seller_address', '=', 'r.seller_address')
+          .whereRef('l.sku', '=', 'r.sku')
+          .select([
+            sql<string | null>`sum(l.reserved)`.as('reserved'),
+            sql<string | null>`sum(l.delivered)`.as('delivered'),
+          ])
+          .as('l'),
+      (join) => join.onTrue(),
     )
     .select(columns)
     .where('r.chain_id', '=', chainId)
