@@ -311,10 +311,10 @@ async function fill(db: postgres.Sql, buyer: string, from: number, to: number): 
       where order_id in (select 'ord_' || lpad(upper(to_hex(n)), 32, '0') from generate_series(${from} + 1, ${to}::integer) n)`
     await tx`
       insert into orders_status_history (order_id, old_status, new_status)
-      select 'ord_' || lpad(upper(to_hex(n)), 32, '0'), s.o, s.n from generate_series(${from} + 1, ${to}::integer) n,
+      select 'ord_' || lpad(upper(to_hex(n)), 32, '0'), s.before, s.after from generate_series(${from} + 1, ${to}::integer) n,
         (values (null, 'https://schema.org/OrderPaymentDue'),
           ('https://schema.org/OrderPaymentDue', 'https://aboutcircles.com/status/PaymentProcessing'),
-          ('https://aboutcircles.com/status/PaymentProcessing', 'https://schema.org/PaymentComplete')) s (o, n)`
+          ('https://aboutcircles.com/status/PaymentProcessing', 'https://schema.org/PaymentComplete')) s (before, after)`
     await tx`alter table orders enable trigger orders_status`
   })
   for (const table of ['orders', 'order_lines', 'order_sellers', 'orders_status_history'])
