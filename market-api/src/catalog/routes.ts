@@ -146,6 +146,8 @@ function parseFilter(c: Context): ItemFilter {
     const value = c.req.query(name)?.trim() || undefined
     if (value === undefined) continue
     if (name === 'category' && value.length > 200) throw invalid('/category', 'category must be at most 200 characters')
+    // Postgres has no such text.
+    if (value.includes('\0')) throw invalid(`/${name}`, `${name} must not have NUL in it`)
     if (name === 'priceCurrency' && !/^[A-Z]{3}$/.test(value))
       throw invalid(`/${name}`, `${name} must be three capitals`)
     if (name.endsWith('Price') && !/^[0-9]{1,18}(\.[0-9]{1,18})?$/.test(value)) {

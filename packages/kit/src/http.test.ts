@@ -222,6 +222,8 @@ describe('what is no request', () => {
   it.each([
     ['no HTTP at all', 'hello\r\n\r\n', 400, 'bad_request'],
     ['a target that is no path', 'GET * HTTP/1.1\r\nHost: a\r\n\r\n', 400, 'bad_request'],
+    ['no Host', 'GET / HTTP/1.1\r\n\r\n', 400, 'bad_request'],
+    ['an Expect nobody knows', 'GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n', 417, 'expectation_failed'],
     ['a host that is none', 'GET / HTTP/1.1\r\nHost: a b\r\n\r\n', 400, 'bad_request'],
     ['a backslash for a slash', 'GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n', 400, 'bad_request'],
     ['two lengths', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n', 400, 'bad_request'],
