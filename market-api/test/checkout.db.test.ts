@@ -359,8 +359,8 @@ describe('what an order holds', () => {
       const seller = await oneOffs('p1', 'p2', 'p3')
       const skus = ['p1', 'p2', 'p3']
       const paths = await Promise.all(
-        [skus, skus.toReversed(), ['p2', 'p3', 'p1'], ['p3', 'p1']].map((order) =>
-          shop.basketOf(order.map((sku) => ({ seller, sku }))),
+        [skus, skus.toReversed(), ['p2', 'p3', 'p1'], ['p3', 'p1']].map((names) =>
+          shop.basketOf(names.map((sku) => ({ seller, sku }))),
         ),
       )
       const statuses = (await Promise.all(paths.map((path) => checkout(path)))).map(({ status }) => status)
@@ -515,13 +515,13 @@ it('whatever is ordered, given up and delivered at once, nothing is held twice o
   const act = fc.record({
     lines: fc.subarray([0, 1, 2], { minLength: 1 }).chain((of) => fc.shuffledSubarray(of, { minLength: of.length })),
     quantity: fc.integer({ min: 1, max: 4 }),
-    then: fc.constantFrom('nothing', 'cancel'),
+    after: fc.constantFrom('nothing', 'cancel'),
   })
   await fc.assert(
     fc.asyncProperty(fc.array(act, { minLength: 4, maxLength: 10 }), async (acts) => {
       const mine = await shop.tokenOf(BUYER)
       await Promise.all(
-        acts.map(async ({ lines, quantity, then }) => {
+        acts.map(async ({ lines, quantity, after }) => {
           const path = await shop.emptyBasket(mine)
           const items = lines.map((i) => ({
             seller: seller.address,
@@ -531,7 +531,7 @@ it('whatever is ordered, given up and delivered at once, nothing is held twice o
           if ((await shop.cart('PATCH', path, { items }, mine)).status !== 200) return
           const { status, body } = await checkout(path, mine)
           expect([201, 422]).toContain(status)
-          if (status !== 201 || then === 'nothing') return
+          if (status !== 201 || after === 'nothing') return
           const cancel = () =>
             fetch(`${shop.url}/api/cart/v1/orders/${body.orderId}/cancel`, { method: 'POST', headers: mine })
           const answers = await Promise.all([cancel(), cancel()])
