@@ -5,7 +5,7 @@ import { freePort } from '@market/devstack/ports'
 import { until } from '@market/testkit/until'
 import { type Abi, encodeFunctionData, type Hex } from 'viem'
 import { sign } from 'viem/accounts'
-import { safeDouble } from './contractAccounts.gen.ts'
+import { safeDouble } from '@market/testkit/contractAccounts.gen'
 
 export interface Asked {
   id: number

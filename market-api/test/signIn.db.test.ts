@@ -956,6 +956,8 @@ describe('the configuration', () => {
     MARKET_AUTH_ALLOWED_DOMAINS: '*',
     CIRCLES_SERVICE_KEY: 'key',
     RPC: 'http://127.0.0.1:1',
+    // No folder for blocks.
+    IPFS_RPC_URL: 'http://127.0.0.1:1',
   }
   const ISSUER = { issuer: 'partner', jwksUrl: 'https://partner.example/jwks.json', audience: 'shops' }
   const start = async (environment: Record<string, string>) => {

@@ -14,7 +14,7 @@ import {
   startAccountChain,
   startNodeProxy,
 } from '../../test/accountChain.ts'
-import { plainWallet, safeDouble } from '../../test/contractAccounts.gen.ts'
+import { plainWallet, safeDouble } from '@market/testkit/contractAccounts.gen'
 import { connectLinkSignatures, keep, type LinkSignatures, type SignatureVerdict } from './linkSignatures.ts'
 
 const vectors = new URL('../../../packages/contracts/vectors/', import.meta.url)

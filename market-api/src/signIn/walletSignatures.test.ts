@@ -27,7 +27,7 @@ import {
   startAccountChain,
   startNodeProxy,
 } from '../../test/accountChain.ts'
-import { plainWallet, safeDouble } from '../../test/contractAccounts.gen.ts'
+import { plainWallet, safeDouble } from '@market/testkit/contractAccounts.gen'
 import { connectWalletSignatures, type WalletSignatures } from './walletSignatures.ts'
 
 /** market-api.md, appendix B. */
