@@ -1,6 +1,4 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { startLocalServer } from './localServer.ts'
 
 export type RpcProxy = { url: string; stop(): Promise<void> }
 
@@ -31,7 +29,7 @@ function refuse(lost: Call[], replies: Reply | Reply[]): string {
  */
 export async function startRpcProxy(target: string): Promise<RpcProxy> {
   const failing = new Set<string>()
-  const server = createServer((request, response) => {
+  return startLocalServer((request, response) => {
     const answer = async () => {
       const chunks: Buffer[] = []
       for await (const chunk of request) chunks.push(chunk as Buffer)
@@ -53,16 +51,6 @@ export async function startRpcProxy(target: string): Promise<RpcProxy> {
     }
     answer().catch(() => request.socket.destroy())
   })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    async stop() {
-      const closed = once(server, 'close')
-      server.close()
-      server.closeAllConnections()
-      await closed
-    },
-  }
 }
 
 /** From now on, or no longer, reads of this account fail at a proxy that may run in another process. */

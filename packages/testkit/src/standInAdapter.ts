@@ -1,6 +1,5 @@
-import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { startLocalServer } from './localServer.ts'
 
 /** What the stand-in does about one seller's sku. What is absent stays as it was. */
 export type AdapterBehaviour = {
@@ -90,20 +89,10 @@ export async function startStandInAdapter(): Promise<StandInAdapter> {
     send(response, 200, `https://schema.org/${stock > 0 ? 'InStock' : 'OutOfStock'}`)
   }
 
-  const server = createServer((request, response) => {
+  return startLocalServer((request, response) => {
     // Who hangs up in the middle of a request gets no answer.
     answer(request, response).catch(() => request.socket.destroy())
   })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    async stop() {
-      const closed = once(server, 'close')
-      server.close()
-      server.closeAllConnections()
-      await closed
-    },
-  }
 }
 
 /** A stand-in that may run in another process. */

@@ -1,7 +1,5 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { freePort } from '@market/devstack/ports'
+import { startLocalServer } from './localServer.ts'
 import { type RunningMarket, startRunningMarket } from './runningMarket.ts'
 import { startRpcProxy } from './rpcProxy.ts'
 import { startStandInAdapter } from './standInAdapter.ts'
@@ -77,7 +75,7 @@ async function startOnce(env: NodeJS.ProcessEnv): Promise<StandInMarket> {
  */
 export async function offerSharedMarket(): Promise<{ url: string; stop(): Promise<void> }> {
   let shared: Promise<StandInMarket> | undefined
-  const server = createServer((request, response) => {
+  const server = await startLocalServer((request, response) => {
     shared ??= startStandInMarket()
     shared.then(
       ({ place, log }) =>
@@ -85,12 +83,10 @@ export async function offerSharedMarket(): Promise<{ url: string; stop(): Promis
       (error: unknown) => response.writeHead(500).end(String(error)),
     )
   })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: server.url,
     async stop() {
-      server.close()
-      server.closeAllConnections()
+      await server.stop()
       await shared?.then(
         (market) => market.remove(),
         () => {},
