@@ -253,6 +253,7 @@ describe('a one-off', () => {
 })
 
 describe('GET /orders/{id}/timeline', () => {
+  let logIndex = 0
   const transfer = async (orderId: string, txHash: string, more: object = {}) => {
     const { payment_reference } = await orders.db
       .selectFrom('orders')
@@ -264,7 +265,7 @@ describe('GET /orders/{id}/timeline', () => {
       .values({
         chain_id: 100,
         tx_hash: txHash,
-        log_index: 0,
+        log_index: (logIndex += 1),
         block_number: 7,
         transaction_index: 0,
         block_hash: null,
