@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readConfig as readInitDbConfig, SERVICES } from '../init-db/src/config.ts'
-import { Config as MarketConfig } from '../market-api/src/config.ts'
+import { Variables as MarketVariables } from '../market-api/src/config.ts'
 import { parseConnection } from '../packages/kit/src/db.ts'
 
 // Looks at the repository, not at a running market: what is documented, what compose passes and what the code reads are one.
@@ -16,7 +16,7 @@ const text = (path: string) => readFileSync(root + path, 'utf8')
 type Variables = Map<string, string>
 
 const market: Variables = new Map(
-  Object.entries(MarketConfig.shape).map(([name, field]) => {
+  Object.entries(MarketVariables.shape).map(([name, field]) => {
     const unset = field.safeParse(undefined)
     return [name, unset.success ? String(unset.data ?? '') : '']
   }),

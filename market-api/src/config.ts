@@ -6,6 +6,19 @@ import { ASYMMETRIC_ALGORITHMS } from './signIn/issuerKeys.ts'
 const seconds = (fallback: number) =>
   env.int(-1_000_000_000, 1_000_000_000, fallback).transform((n) => (n > 0 ? n : fallback))
 
+/** Comma-separated; lower case. */
+const addresses = () =>
+  env
+    .text()
+    .pipe(env.list())
+    .transform((list, ctx) => {
+      const lower = list.map((address) => address.toLowerCase())
+      const wrong = lower.find((address) => !/^0x[0-9a-f]{40}$/.test(address))
+      if (wrong === undefined && lower.length > 0) return lower
+      ctx.addIssue({ code: 'custom', message: `must be 0x addresses with commas between, not ${wrong ?? 'nothing'}` })
+      return z.NEVER
+    })
+
 const TrustedIssuers = z.array(
   z.strictObject({
     issuer: z.string().min(1),
@@ -16,7 +29,7 @@ const TrustedIssuers = z.array(
 )
 
 /** Every variable market-api reads, with default and unit. `.env.example` lists the same. */
-const Variables = z.object({
+export const Variables = z.object({
   PORT: env.int(1, 65535, 5084),
   /** Address to listen on; unset = all of them. */
   HOST: env.text().optional(),
@@ -31,6 +44,8 @@ const Variables = z.object({
   RATE_LIMIT_AUTH_LIMIT: env.int(1, 1_000_000_000, 30),
   RATE_LIMIT_CHECKOUT_LIMIT: env.int(1, 1_000_000_000, 30),
   RATE_LIMIT_PIN_LIMIT: env.int(1, 1_000_000_000, 300),
+  /** production (the image sets it): what is only good enough for a development machine stops the start. */
+  NODE_ENV: z.string().optional(),
   LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
   POSTGRES_CONNECTION: env.secret('is required: postgres://user:password@host:port/database'),
   POSTGRES_POOL_SIZE: env.int(4, 100, 20),
@@ -122,11 +137,30 @@ const Variables = z.object({
   /** Seconds a completed order is kept from being told while an adapter has yet to answer for the first time. */
   SSE_HOLD_SECONDS: env.int(1, 86_400, 120),
 
+  /** circles: an indexer at CIRCLES_RPC. evm: nothing but a node at RPC; needs PAYMENT_GATEWAY_FACTORY. */
+  PAYMENTS_SOURCE: z.enum(['circles', 'evm'], { error: 'must be circles or evm' }).default('circles'),
   POLL_SECONDS: env.int(1, 3600, 5),
   PAGE_SIZE: env.int(1, 1000, 500),
+  /** evm: no payment is older than this block, and at most so many blocks are asked for at once. */
+  PAYMENTS_START_BLOCK: env.int(0, Number.MAX_SAFE_INTEGER, 0),
+  PAYMENTS_LOG_RANGE: env.int(1, 10_000_000, 2000),
+  /** Blocks on top of a payment; 0 = as soon as it is seen. */
   CONFIRM_CONFIRMATIONS: env.int(0, 10_000, 3),
   FINALIZE_CONFIRMATIONS: env.int(0, 10_000, 12),
-  /** Seconds a replica that polls or indexes may be silent before another takes over. */
+  /** Gateways that payments may go to, no others; unset = any that an order names. */
+  PAYMENT_GATEWAYS: addresses().optional(),
+  /** The contracts that gateways are made by and report through. */
+  PAYMENT_GATEWAY_FACTORY: addresses().optional(),
+  /** true: only their word counts, which is the default once they are set. false: theirs is compared with everybody's. */
+  PAYMENT_GATEWAY_FACTORY_ENFORCED: z
+    .enum(['true', 'false', '1', '0'], { error: 'must be true or false' })
+    .transform((text) => text === 'true' || text === '1')
+    .optional(),
+  /** Seconds until a gateway's trust is read again whole. */
+  PAYMENT_TRUST_CACHE_TTL_SECONDS: env.int(1, 86_400, 60),
+  /** Seconds the replica that reads payments may be silent before another takes over; unset or less than sense: see payments.md 10. */
+  PAYMENTS_LEASE_SECONDS: z.string().optional(),
+  /** Seconds a replica that indexes catalogs may be silent before another takes over. */
   LEASE_SECONDS: env.int(2, 3600, 30),
 
   /** Shared with the adapters. */
@@ -146,7 +180,7 @@ const Variables = z.object({
   FAILPOINT: z.string().optional(),
 })
 
-export const Config = Variables.refine(
+const Checked = Variables.refine(
   ({ MARKET_JWT_PRIVATE_KEY, AUTH_SERVICE_URL, MARKET_TRUSTED_ISSUERS = [] }) =>
     MARKET_JWT_PRIVATE_KEY !== undefined || AUTH_SERVICE_URL !== undefined || MARKET_TRUSTED_ISSUERS.length > 0,
   {
@@ -156,7 +190,42 @@ export const Config = Variables.refine(
     when: () => true,
   },
 )
+  .refine(
+    (config) => config.PAYMENT_GATEWAY_FACTORY_ENFORCED !== true || config.PAYMENT_GATEWAY_FACTORY !== undefined,
+    {
+      path: ['PAYMENT_GATEWAY_FACTORY_ENFORCED'],
+      message: 'is true, but PAYMENT_GATEWAY_FACTORY names no factory',
+      when: () => true,
+    },
+  )
+  .refine((config) => config.PAYMENTS_SOURCE !== 'evm' || config.PAYMENT_GATEWAY_FACTORY !== undefined, {
+    path: ['PAYMENT_GATEWAY_FACTORY'],
+    message: 'is required with PAYMENTS_SOURCE=evm: its logs are what is read',
+    when: () => true,
+  })
+  .refine(
+    ({ NODE_ENV, PAYMENT_GATEWAY_FACTORY, PAYMENT_GATEWAYS }) =>
+      NODE_ENV !== 'production' || PAYMENT_GATEWAY_FACTORY !== undefined || PAYMENT_GATEWAYS !== undefined,
+    {
+      path: ['PAYMENT_GATEWAY_FACTORY'],
+      message: 'or PAYMENT_GATEWAYS is required in production: without them any contract could report a payment',
+      when: () => true,
+    },
+  )
+
+export const Config = Checked.transform((config) => ({
+  ...config,
+  PAYMENT_GATEWAY_FACTORY_ENFORCED:
+    config.PAYMENT_GATEWAY_FACTORY_ENFORCED ?? config.PAYMENT_GATEWAY_FACTORY !== undefined,
+  PAYMENTS_LEASE_SECONDS: paymentsLease(config.PAYMENTS_LEASE_SECONDS, config.POLL_SECONDS),
+}))
 export type Config = z.infer<typeof Config>
+
+/** payments.md 10: never shorter than a poll; what is no number reads as unset. */
+function paymentsLease(text: string | undefined, pollSeconds: number): number {
+  const asked = /^[0-9]{1,9}$/.test(text ?? '') ? Number(text) : undefined
+  return asked === undefined ? Math.max(30, 6 * pollSeconds) : Math.max(pollSeconds + 1, asked)
+}
 
 function parseJson(text: string): unknown {
   try {

@@ -11,6 +11,7 @@ import type { Config } from './config.ts'
 import type { MarketDatabase } from './db/types.ts'
 import type { OrderStreams } from './orders/events/orderStreams.ts'
 import type { AdapterClient } from './serviceRoutes/adapterClient.ts'
+import type { PaymentMemory } from './payments/paymentMemory.ts'
 import type { PaymentSource } from './payments/paymentSource.ts'
 import type { AuthService } from './signIn/authService.ts'
 import type { SignInLimits } from './signIn/limits.ts'
@@ -43,6 +44,7 @@ export type MarketContext = {
   pages: ReturnType<typeof createPageCache>
   orderStreams: OrderStreams
   paymentSource: PaymentSource
+  paymentMemory: PaymentMemory
   adapters: AdapterClient
   /** Names this process among replicas: lease holder, job lock. */
   instance: string

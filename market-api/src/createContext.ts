@@ -14,6 +14,9 @@ import { createMarketMetrics } from './metrics.ts'
 import { openIpfs } from './ops.ts'
 import { createOrderStreams } from './orders/events/orderStreams.ts'
 import { connectCirclesRpc } from './payments/circlesRpc.ts'
+import { connectEvmNode } from './payments/evmNode.ts'
+import { createPaymentMemory } from './payments/paymentMemory.ts'
+import type { PaymentSource } from './payments/paymentSource.ts'
 import { createAdapterClient } from './serviceRoutes/adapterClient.ts'
 import { codeDispenserOrigin } from './serviceRoutes/resolveRoute.ts'
 import { connectAuthService } from './signIn/authService.ts'
@@ -70,11 +73,8 @@ export async function createContext(
     indexer: createIndexer(() => ctx),
     pages: createPageCache(),
     orderStreams: createOrderStreams(() => ctx),
-    paymentSource: connectCirclesRpc({
-      circlesRpc: config.CIRCLES_RPC ?? config.RPC,
-      rpc: config.RPC,
-      timeoutMs: config.RPC_TIMEOUT_MS,
-    }),
+    paymentSource: connectPayments(config),
+    paymentMemory: createPaymentMemory(),
     adapters: createAdapterClient({
       keys: new Map([[new URL(codeDispenserOrigin(config)).origin, dispenserKey.reveal()]]),
       inventoryTimeoutMs: config.OUTBOUND_INVENTORY_TIMEOUT_MS,
@@ -86,4 +86,16 @@ export async function createContext(
     instance: `${hostname()}:${randomUUID()}`,
   }
   return ctx
+}
+
+function connectPayments(config: Config): PaymentSource {
+  const node = { rpc: config.RPC, timeoutMs: config.RPC_TIMEOUT_MS, chainId: config.CHAIN_ID }
+  if (config.PAYMENTS_SOURCE === 'circles')
+    return connectCirclesRpc({ ...node, circlesRpc: config.CIRCLES_RPC ?? config.RPC })
+  return connectEvmNode({
+    ...node,
+    factories: config.PAYMENT_GATEWAY_FACTORY!,
+    startBlock: config.PAYMENTS_START_BLOCK,
+    logRange: config.PAYMENTS_LOG_RANGE,
+  })
 }

@@ -13,18 +13,12 @@ const OPEN: JobStatus[] = ['pending', 'running', 'partial', 'rejected', 'failed'
 
 /**
  * Families of the contract that nothing here can count, kept so that alerts on them go on working: payments and jobs need no
- * second pass, gateways are not judged by the factory they come from, columns are created with their collation.
+ * second pass, columns are created with their collation.
  */
 const STAY_AT_ZERO: { name: string; help: string; label?: string; values?: string[] }[] = [
   { name: 'marketplace_payments_reconciled_total', help: 'Orders settled by a second pass over payments' },
   { name: 'marketplace_fulfillment_reconciled_total', help: 'Orders fulfilled by a second pass over jobs' },
   { name: 'marketplace_fulfillment_reconcile_failed_total', help: 'Second passes over jobs without effect' },
-  {
-    name: 'marketplace_payments_factory_divergence_total',
-    help: 'Payments that judging by factory would decide otherwise',
-    label: 'mode',
-    values: ['shadow', 'enforced'],
-  },
   {
     name: 'marketplace_schema_collation_migration_failures_total',
     help: 'Columns whose collation could not be converted',
@@ -67,6 +61,13 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
     const counter = metrics.counter(name, help, values.length ? [label] : [])
     for (const value of values) counter.inc({ [label]: value }, 0)
   }
+  addPaymentGauges(metrics, db)
+  const factoryDivergence = metrics.counter(
+    'marketplace_payments_factory_divergence_total',
+    'Transfers about whose token others than the factory say something else',
+    ['mode'],
+  )
+  for (const mode of ['shadow', 'enforced']) factoryDivergence.inc({ mode }, 0)
   const sseStreams = metrics.gauge('marketplace_sse_streams', 'Open event streams', ['side'])
   for (const side of ['buyer', 'seller']) sseStreams.set({ side }, 0)
   return {
@@ -89,9 +90,29 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
       'marketplace_payments_undetermined_token_total',
       'Transfers whose token the gateway was not yet known to trust or not',
     ),
+    /** Set by the leader; on the others it stays at what it was. */
+    headBlock: metrics.gauge('marketplace_payments_head_block', 'Head of the chain, as the node last said'),
+    lagBlocks: metrics.gauge('marketplace_payments_lag_blocks', 'Blocks between the head and what is read'),
+    isLeader: metrics.gauge('marketplace_payments_leader', '1 on the replica that reads payments'),
     queryFailures: metrics.counter(
       'marketplace_payments_query_failures_total',
       'Failed reads of payments from the chain',
+    ),
+    factoryDivergence,
+    unmatchedTransfers: metrics.counter(
+      'marketplace_payments_unmatched_total',
+      'Transfers whose reference no order has',
+    ),
+    overpaidOrders: metrics.counter('marketplace_payments_overpaid_total', 'Transfers that brought more than was due'),
+    latePayments: metrics.counter('marketplace_payments_late_total', 'Transfers for orders that were cancelled before'),
+    rowErrors: metrics.counter(
+      'marketplace_payments_row_errors_total',
+      'Transfers that could not be read or stored, kept for a person',
+    ),
+    reorgs: metrics.counter('marketplace_payments_reorgs_total', 'Times the chain took back blocks that were read'),
+    orphanedTransfers: metrics.counter(
+      'marketplace_payments_orphaned_total',
+      'Transfers that a reorg took from the chain',
     ),
     trustFailures: metrics.counter(
       'marketplace_gateway_trust_fetch_failures_total',
@@ -99,7 +120,10 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
     ),
     fulfillments,
     sseStreams,
-    sseDropped: metrics.counter('marketplace_sse_dropped_total', 'Event streams cut because their client read too slowly'),
+    sseDropped: metrics.counter(
+      'marketplace_sse_dropped_total',
+      'Event streams cut because their client read too slowly',
+    ),
     /** Observed once an event that somebody of this process hears. */
     sseLag: metrics.histogram(
       'marketplace_sse_lag_seconds',
@@ -112,4 +136,33 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
       ['code'],
     ),
   }
+}
+
+/** How far payments are read, by what the leader has stored, so that every replica says the same. */
+function addPaymentGauges(metrics: ReturnType<typeof createMetrics>, db: Kysely<MarketDatabase>) {
+  const read = () =>
+    db
+      .selectFrom('payments_observed')
+      .select(['head_block', 'observed_at'])
+      .executeTakeFirst()
+      .catch(() => undefined)
+  const seconds = 'Seconds since everything the chain had was read; since the start of the process, if it never was'
+  const startedAt = Date.now()
+  metrics.gauge('marketplace_payments_lag_seconds', seconds, [], async (gauge) => {
+    gauge.set((Date.now() - ((await read())?.observed_at.getTime() ?? startedAt)) / 1000)
+  })
+  metrics.gauge('marketplace_payments_observed_block', 'Head up to which payments are read', [], async (gauge) => {
+    const row = await read()
+    if (row) gauge.set(Number(row.head_block))
+  })
+  const reverted = 'Orders whose payment a reorg took back after delivery began'
+  metrics.gauge('marketplace_payments_reverted_orders', reverted, [], async (gauge) => {
+    const row = await db
+      .selectFrom('orders')
+      .select(sql<string>`count(*)`.as('n'))
+      .where('payment_reverted_at', 'is not', null)
+      .executeTakeFirst()
+      .catch(() => undefined)
+    if (row) gauge.set(Number(row.n))
+  })
 }

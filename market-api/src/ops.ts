@@ -10,6 +10,29 @@ import type { MarketDatabase } from './db/types.ts'
 export { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError } from './catalog/ipfs/ipfs.ts'
 export type { LinkSignatures } from './catalog/linkSignatures.ts'
 export type { MarketDatabase } from './db/types.ts'
+export {
+  type ChainStatus,
+  type DepthSum,
+  type ExplainedJob,
+  type ExplainedOrder,
+  type ExplainedTransfer,
+  type Explanation,
+  explainPayment,
+  type ListedOrder,
+  listPaymentChains,
+  listPaymentOrders,
+  listUnmatched,
+  NotKnownError,
+  ORPHANS_WITHIN_BLOCKS,
+  PAYMENT_STATES,
+  type PaymentsStatus,
+  type PaymentState,
+  readPaymentsStatus,
+  type RowError,
+  type Tally,
+  type Unmatched,
+} from './payments/operatorViews.ts'
+export { type Replay, ReplayRefusedError, replayPayments } from './payments/replay.ts'
 export { type Erasure, eraseAddress } from './privacy/eraseAddress.ts'
 export { generateSigningKey } from './signIn/tokens.ts'
 

@@ -279,7 +279,7 @@ describe('a stream of order events', () => {
       .select(['status', 'paid_at', 'paid_amount_wei'])
       .where('order_id', '=', order.orderId)
       .executeTakeFirstOrThrow()
-    expect(row).toEqual({ status: OrderStatus.cancelled, paid_at: null, paid_amount_wei: '0' })
+    expect(row).toEqual({ status: OrderStatus.cancelled, paid_at: null, paid_amount_wei: '3000000000000000000' })
   })
 
   it('is closed when its token ends', async () => {

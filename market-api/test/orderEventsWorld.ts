@@ -2,12 +2,12 @@ import { once } from 'node:events'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import { orderId as newOrderId, paymentReference as newReference } from '@market/contracts/ids'
 import { inTransaction } from '@market/kit/db'
-import { acquireLease } from '@market/kit/lease'
 import { until } from '@market/testkit/until'
 import type { MarketContext } from '../src/context.ts'
 import type { OrderSnapshot } from '../src/orders/order.ts'
 import { insertOrder } from '../src/orders/store.ts'
-import { advanceOrder } from '../src/payments/advanceOrders.ts'
+import { settleBatch } from '../src/payments/advanceOrders.ts'
+import { takeLeadership } from '../src/payments/leadership.ts'
 
 export const CHAIN_ID = 100
 export const GATEWAY = `0x${'6a'.repeat(20)}`
@@ -153,6 +153,7 @@ export async function payOrder(ctx: MarketContext, { orderId, reference }: Place
       gateway_address: GATEWAY,
       amount_wei: PRICE_WEI.toString(),
       eligible: true,
+      verdict_due: false,
       block_hash: null,
       block_time: null,
       payer_address: null,
@@ -168,8 +169,8 @@ export async function payOrder(ctx: MarketContext, { orderId, reference }: Place
 
 /** What the poll does for one order when the chain has grown to `head`. */
 export async function advance(ctx: MarketContext, { orderId }: PlacedOrder, head: number): Promise<void> {
-  const lease = await until('the lease on payments', () => acquireLease(ctx.db, 'payments', ctx.instance, 30))
-  await advanceOrder(ctx, lease, orderId, head)
+  const leadership = await until('the lease on payments', () => takeLeadership(ctx))
+  await settleBatch(ctx, leadership, [orderId], { number: head, hash: '' })
 }
 
 export const seen = 1000

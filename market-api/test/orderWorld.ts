@@ -192,9 +192,9 @@ export async function startOrders(env: Record<string, string> = {}) {
       await inTransaction(db, async (tx) => {
         const update = (set: object) => tx.updateTable('orders').set(set).where('order_id', '=', orderId).execute()
         await update({ confirmed_at: sql`now()` })
-        await insertJobs(ctx, tx, orderId, 'confirmed')
+        await insertJobs(ctx, tx, [{ orderId, trigger: 'confirmed' }])
         await update({ status: OrderStatus.paymentComplete, finalized_at: sql`now()` })
-        await insertJobs(ctx, tx, orderId, 'finalized')
+        await insertJobs(ctx, tx, [{ orderId, trigger: 'finalized' }])
       })
     },
     async cancel(orderId: string, reason: 'expired' | 'buyer' = 'expired') {

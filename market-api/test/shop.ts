@@ -75,6 +75,11 @@ export async function startShop(options: Parameters<typeof startCatalog>[0] = {}
     .values([type('first', first), type('second', second)])
     .execute()
 
+  await ctx.db
+    .insertInto('payment_gateways')
+    .values({ chain_id: 100, gateway_address: GATEWAY, owner_address: BUYER })
+    .execute()
+
   /** Signed and pinned, not published yet. Every call is a later link. */
   let signed = 0
   const made = (seller: Seller, sku: string, price: number, currency = 'CRC', more: object = {}) => {
@@ -159,6 +164,8 @@ export const itemsOf = (lines: Line[]) => ({
   })),
 })
 
+const blockOf = (number: number) => ({ number, hash: `0x${number.toString(16).padStart(64, '0')}` })
+
 /** A chain that shows these payments, all of them final, in a token that the gateway trusts. */
 export function paidInFull(payments: { reference: string; crc: bigint }[]): PaymentSource {
   const at = { blockNumber: 10, transactionIndex: 0, logIndex: 0 }
@@ -167,7 +174,9 @@ export function paidInFull(payments: { reference: string; crc: bigint }[]): Paym
     ...at,
     logIndex: i,
     txHash: `0x${reference.slice('pay_'.length).toLowerCase().padStart(64, '0')}`,
+    blockHash: null,
     blockTime: new Date(),
+    emitter: null,
     gateway: GATEWAY,
     payer: BUYER,
     payee: null,
@@ -178,11 +187,14 @@ export function paidInFull(payments: { reference: string; crc: bigint }[]): Paym
   return {
     readPayments: async (after) => ({
       logs: after ? [] : logs,
-      unreadable: 0,
+      unreadable: [],
       end: after ? undefined : at,
       full: false,
     }),
-    readTrust: async () => [{ ...at, blockNumber: 1, trustReceiver: avatar, expirySeconds: 2n ** 60n }],
-    readHead: async () => 1000,
+    readTrust: async () => [{ ...at, blockNumber: 1, emitter: null, trustReceiver: avatar, expirySeconds: 2n ** 60n }],
+    readGateway: async () => [],
+    readHead: async () => blockOf(1000),
+    readBlock: async (number) => blockOf(number),
+    readTransaction: async () => ({ ...at, blockHash: blockOf(10).hash, logIndexes: logs.map((_, i) => i) }),
   }
 }

@@ -10,7 +10,7 @@ import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { purgeCatalog } from '../src/catalog/indexer.ts'
 import { IpfsUnavailableError } from '../src/catalog/ipfs/ipfs.ts'
-import { Config } from '../src/config.ts'
+import { Variables } from '../src/config.ts'
 import type { MarketContext } from '../src/context.ts'
 import { cidsIn } from '../src/pinning/catalogNames.ts'
 import { sweepPins } from '../src/pinning/sweepPins.ts'
@@ -292,7 +292,7 @@ describe('what no profile names any more', () => {
   it('stays as it is by default', async () => {
     const { garbage } = await withGarbage()
     const { config } = world.ctx
-    const byDefault = Config.shape.UNPIN_AFTER_DAYS.parse(undefined)
+    const byDefault = Variables.shape.UNPIN_AFTER_DAYS.parse(undefined)
     world.ctx.config = { ...config, UNPIN_AFTER_DAYS: byDefault }
     try {
       await sweepIn(1000)

@@ -5,10 +5,11 @@ import { ForbiddenError, InvalidError, UnauthorizedError } from '@market/kit/err
 import type { MarketContext } from '../context.ts'
 import { requireRoomForOrder } from '../orders/openOrders.ts'
 import { findOrderOfBasket, insertOrder } from '../orders/store.ts'
+import { isGateway } from '../serviceRoutes/gateways.ts'
 import { openLevels, reserveForOrder } from '../serviceRoutes/reservations.ts'
 import { type Basket, linesOf, validateBasketRules } from './basket.ts'
-import { composeOrder } from './composeOrder.ts'
-import { BasketVersionConflictError, InvalidBasketError, ProductChangedError } from './errors.ts'
+import { composeOrder, type OrderDraft } from './composeOrder.ts'
+import { BasketVersionConflictError, InvalidBasketError, ProductChangedError, UnsellableLineError } from './errors.ts'
 import { type Answer, claimKey, findAnswer, type IdempotencyKey } from './idempotencyKeys.ts'
 import { type BasketAccess, openBasket, requireVersion } from './openBasket.ts'
 import { presentBasket } from './presentBasket.ts'
@@ -71,6 +72,7 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   const paymentReference = makeReference(ctx.random16())
   const createdAt = ctx.now()
   const draft = composeOrder(basket, buyer, orderId, paymentReference, createdAt)
+  await requireGateway(ctx, basket, draft)
   const { MARKET_PAYMENT_WINDOW_SECONDS, MARKET_ANONYMOUS_PAYMENT_WINDOW_SECONDS } = ctx.config
   const windowSeconds = signed ? MARKET_PAYMENT_WINDOW_SECONDS : MARKET_ANONYMOUS_PAYMENT_WINDOW_SECONDS
   const answer: Answer = { status: 201, body: { orderId, basketId, paymentReference, orderCid: null } }
@@ -107,6 +109,19 @@ export async function checkoutBasket(ctx: MarketContext, input: CheckoutInput): 
   ctx.metrics.orderValueCrc.observe(Number(decimalFromWei(draft.priceWei)))
   ctx.log.info({ orderId, lines: draft.lines.length }, 'order created')
   return answer
+}
+
+/** Money sent anywhere else would never be seen. */
+async function requireGateway(ctx: MarketContext, { chainId, items }: Basket, { expectedGateways }: OrderDraft) {
+  for (const gateway of expectedGateways) {
+    if (await isGateway(ctx, chainId, gateway)) continue
+    const { sku } = items[0]!.orderedItem
+    throw new UnsellableLineError(
+      'no_gateway',
+      `The offer of ${sku} is paid to ${gateway}, which is no payment gateway`,
+      0,
+    )
+  }
 }
 
 /** Another press of the button froze the basket first, or a patch changed it. Rolls back, and reaches nobody. */

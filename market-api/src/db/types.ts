@@ -181,6 +181,8 @@ export type MarketDatabase = {
     cancel_reason: Generated<CancelReason | null>
     listed: Generated<boolean>
     placed_from: Generated<string | null>
+    settle_at_block: Generated<Int8 | null>
+    payment_reverted_at: Generated<Date | null>
   }
   order_sellers: {
     order_id: string
@@ -270,6 +272,33 @@ export type MarketDatabase = {
     ignored_reason: string | null
     observed_at: Generated<Date>
     orphaned_at: Date | null
+    emitter_address: Generated<string | null>
+    doubted_at: Generated<Date | null>
+    verdict_due: Generated<boolean>
+  }
+  payment_row_errors: {
+    chain_id: Int8
+    block_number: Int8
+    transaction_index: number
+    log_index: number
+    tx_hash: string | null
+    gateway_address: string | null
+    payer_address: string | null
+    token_id: string | null
+    amount_wei: string | null
+    reason: string
+    seen_at: Generated<Date>
+  }
+  payments_checkpoints: {
+    chain_id: Int8
+    block_number: Int8
+    block_hash: string
+  }
+  payment_gateways: {
+    chain_id: Int8
+    gateway_address: string
+    owner_address: string
+    found_at: Generated<Date>
   }
   payments_cursors: {
     chain_id: Int8
@@ -280,6 +309,9 @@ export type MarketDatabase = {
   payments_observed: {
     chain_id: Int8
     observed_at: Date
+    head_block: Generated<Int8>
+    reorg_at: Generated<Date | null>
+    reorg_depth: Generated<number | null>
   }
   fulfillment_jobs: {
     job_id: Generated<string>

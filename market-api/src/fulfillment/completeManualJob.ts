@@ -4,6 +4,7 @@ import { ConflictError, NotFoundError } from '@market/kit/errors'
 import { sql } from 'kysely'
 import * as z from 'zod'
 import type { MarketContext } from '../context.ts'
+import { PAYMENT_REVERTED } from './holdJobs.ts'
 import { JOB_COLUMNS, jobView } from './jobView.ts'
 import { MANUAL } from './planJobs.ts'
 import { tellCompletion } from './tellCompletion.ts'
@@ -17,7 +18,7 @@ const JOB_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
  * The seller says that a one-off was handed over (market-api.md 9.7). Said again, nothing happens twice.
  *
  * @throws NotFoundError `fulfillment_not_found`: there is none of that id with lines of this seller in this order
- * @throws ConflictError `not_manual`: an adapter delivers it
+ * @throws ConflictError `not_manual`: an adapter delivers it; `payment_reverted`: a reorg took the payment back
  */
 export async function completeManualJob(
   ctx: MarketContext,
@@ -41,6 +42,9 @@ export async function completeManualJob(
     if (!row) throw missing()
     if (row.offer_type !== MANUAL) throw new ConflictError('not_manual', 'This is delivered by an adapter')
     if (row.status === 'done') return { view: jobView(row), completed: false }
+    if (row.reason === PAYMENT_REVERTED) {
+      throw new ConflictError('payment_reverted', 'The payment of this order is gone from the chain')
+    }
 
     const payload = { '@type': 'Message', text: message || 'Delivered by the seller' }
     const done = await tx

@@ -8,66 +8,81 @@ import { type JobLine, offerTypeOf, planJobs } from './planJobs.ts'
 /** Postgres channel on which workers are told that a job is due. */
 export const JOBS_CHANNEL = 'fulfillment_jobs'
 
-/** The jobs that `trigger` makes due for an order, in the transaction that moved the order. Repeating it adds nothing. */
+export type DueJobs = { orderId: string; trigger: FulfillmentTrigger }
+
+/** The jobs that a trigger makes due for each of these orders, in the transaction that moved them. Repeating it adds nothing. */
 export async function insertJobs(
   ctx: MarketContext,
   tx: Transaction<MarketDatabase>,
-  orderId: string,
-  trigger: FulfillmentTrigger,
+  due: readonly DueJobs[],
 ): Promise<void> {
-  const lines = await tx
-    .selectFrom('order_lines as l')
-    .innerJoin('orders as o', 'o.order_id', 'l.order_id')
-    .select(['l.line_index', 'l.seller_address', 'l.sku', 'o.chain_id'])
-    .select(
-      sql<boolean>`o.order_json #>> array['acceptedOffer', l.line_index::text, 'isOneOff'] is not distinct from 'true'`.as(
-        'is_one_off',
-      ),
-    )
-    .where('l.order_id', '=', orderId)
-    .where('l.fulfillment_trigger', '=', trigger)
-    .orderBy('l.line_index')
-    .execute()
+  if (due.length === 0) return
+  const orderIds = due.map(({ orderId }) => orderId)
+  const triggers = due.map(({ trigger }) => trigger)
+  const { rows: lines } = await sql<{
+    order_id: string
+    trigger: FulfillmentTrigger
+    chain_id: string
+    line_index: number
+    seller_address: string
+    sku: string
+    is_one_off: boolean
+  }>`
+    select l.order_id, l.fulfillment_trigger as trigger, o.chain_id, l.line_index, l.seller_address, l.sku,
+           o.order_json #>> array['acceptedOffer', l.line_index::text, 'isOneOff'] is not distinct from 'true' as is_one_off
+      from unnest(${orderIds}::text[], ${triggers}::text[]) as d (order_id, trigger)
+      join order_lines l on l.order_id = d.order_id and l.fulfillment_trigger = d.trigger
+      join orders o on o.order_id = l.order_id
+     order by l.order_id, l.line_index`.execute(tx)
   if (lines.length === 0) return
   const chainId = Number(lines[0]!.chain_id)
-  const keys = lines.map((line) => ({ seller: line.seller_address, sku: line.sku }))
-  const routes = await findRoutes(ctx, chainId, keys, tx)
-  const jobs = planJobs(
-    lines.map((line): JobLine => {
-      const route = routes.get(routeKey(line.seller_address, line.sku))
-      const offerType = offerTypeOf(route, line.is_one_off)
-      return { lineIndex: line.line_index, seller: line.seller_address, offerType }
-    }),
+  const routes = await findRoutes(
+    ctx,
+    chainId,
+    lines.map((line) => ({ seller: line.seller_address, sku: line.sku })),
+    tx,
   )
-  const inserted = await tx
-    .insertInto('fulfillment_jobs')
-    .values(
-      jobs.map((job) => ({
-        order_id: orderId,
-        chain_id: chainId,
-        seller_address: job.seller,
-        offer_type: job.offerType,
-        trigger,
-        line_indexes: job.lineIndexes,
-        idempotency_key: `${orderId}:${chainId}:${job.seller}:${job.offerType}:${trigger}`,
-        status: job.waitsFor === null ? ('pending' as const) : ('needs_attention' as const),
-        reason: job.waitsFor,
-        next_attempt_at: job.waitsFor === null ? sql<Date>`now()` : null,
-        locked_until: null,
-        locked_by: null,
-        last_http_status: null,
-        last_error: null,
-        result: null,
-        completed_at: null,
-      })),
+  const groups = new Map<string, typeof lines>()
+  for (const line of lines) {
+    const key = `${line.order_id}:${line.trigger}`
+    const group = groups.get(key)
+    if (group) group.push(line)
+    else groups.set(key, [line])
+  }
+  const jobs = [...groups.values()].flatMap((group) => {
+    const { order_id: orderId, trigger } = group[0]!
+    return planJobs(
+      group.map((line): JobLine => {
+        const route = routes.get(routeKey(line.seller_address, line.sku))
+        const offerType = offerTypeOf(route, line.is_one_off)
+        return { lineIndex: line.line_index, seller: line.seller_address, offerType }
+      }),
+    ).map((job) => ({
+      order_id: orderId,
+      seller_address: job.seller,
+      offer_type: job.offerType,
+      trigger,
+      line_indexes: job.lineIndexes,
+      idempotency_key: `${orderId}:${chainId}:${job.seller}:${job.offerType}:${trigger}`,
+      status: job.waitsFor === null ? 'pending' : 'needs_attention',
+      reason: job.waitsFor,
+    }))
+  })
+  // As one JSON text: lists of all lengths would each make a statement of their own.
+  const { rows } = await sql<{ made: string }>`
+    with made as (
+      insert into fulfillment_jobs (order_id, chain_id, seller_address, offer_type, trigger, line_indexes, idempotency_key,
+          status, reason, next_attempt_at)
+        select order_id, ${chainId}::bigint, seller_address, offer_type, trigger, line_indexes, idempotency_key,
+               status, reason, case when status = 'pending' then now() end
+          from jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) as j (order_id text, seller_address text, offer_type text,
+            trigger text, line_indexes integer[], idempotency_key text, status text, reason text)
+        on conflict do nothing
+        returning job_id, status, reason
+    ), told as (
+      insert into fulfillment_job_events (job_id, kind, detail)
+        select job_id, 'created', jsonb_build_object('status', status, 'reason', reason) from made
     )
-    .onConflict((conflict) => conflict.doNothing())
-    .returning(['job_id', 'status', 'reason'])
-    .execute()
-  if (inserted.length === 0) return
-  await tx
-    .insertInto('fulfillment_job_events')
-    .values(inserted.map(({ job_id, status, reason }) => ({ job_id, kind: 'created', detail: { status, reason } })))
-    .execute()
-  await sql`select pg_notify(${JOBS_CHANNEL}, ${orderId})`.execute(tx)
+    select count(*) as made from made`.execute(tx)
+  if (Number(rows[0]!.made) > 0) await sql`select pg_notify(${JOBS_CHANNEL}, '')`.execute(tx)
 }

@@ -28,6 +28,7 @@ const TOLD = new Set([
   'inProgress',
   'notApplicable',
   'ambiguous',
+  'payment_reverted',
 ])
 
 /** A job's reason as buyers and sellers may read it: a word of ours. What an adapter or its network said is for the operator. */

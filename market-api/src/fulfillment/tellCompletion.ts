@@ -6,9 +6,13 @@ import type { MarketDatabase } from '../db/types.ts'
  * outcome: wallets read an order once, on that event, and what was delivered has to be there then (clients.md 8). Called in
  * the transaction that completes the order or ends a job, as the last thing in it: all who tell wait for each other.
  */
-export async function tellCompletion(tx: Transaction<MarketDatabase>, orderId: string): Promise<void> {
+export const tellCompletion = (tx: Transaction<MarketDatabase>, orderId: string) => tellCompletions(tx, [orderId])
+
+export async function tellCompletions(tx: Transaction<MarketDatabase>, orderIds: string[]): Promise<void> {
   // The order's row: else the last outcome and the completion, at once, would each not see the other and both keep silent.
   await sql`
     select tell_completion(order_id)
-    from (select order_id from orders where order_id = ${orderId} for key share) as locked`.execute(tx)
+    from (select order_id from orders where order_id = any(${orderIds}::text[]) order by order_id for key share) as locked`.execute(
+    tx,
+  )
 }

@@ -147,8 +147,9 @@ export const basketOperations: Operation[] = [
       403: ['not_the_buyer', 'not_your_basket'],
       409: ['product_changed', 'offer_changed', 'basket_version_conflict'],
       412: ['basket_version_conflict'],
-      422: ['idempotency_key_reused'],
+      422: ['no_gateway', 'idempotency_key_reused'],
       429: ['too_many_open_orders'],
+      502: ['payments_unavailable'],
     }),
   },
 ]

@@ -48,6 +48,9 @@ export const ERROR_CODES = {
   unsupported_currency: 'Only CRC can be checked out.',
   no_pay_to: 'The offer names no address on this chain to pay to.',
   mixed_pay_to: 'The lines are paid to several addresses.',
+  no_gateway: 'The address the offer is paid to is no payment gateway: nobody would see the payment.',
+  payments_unavailable:
+    'It cannot be said at the moment whether the address the offer is paid to is a payment gateway.',
 
   // Checkout
   sign_in_to_check_out: 'This market takes orders of signed-in buyers only.',
@@ -67,6 +70,7 @@ export const ERROR_CODES = {
   order_paid: 'A payment was seen; the order cannot be cancelled any more.',
   fulfillment_not_found: 'There is no such delivery, or it is not yours to make.',
   not_manual: 'An adapter delivers it.',
+  payment_reverted: 'The payment of the order is gone from the chain.',
   too_many_streams: 'Too many event streams are open.',
   stopping: 'The market is restarting; connect again.',
 

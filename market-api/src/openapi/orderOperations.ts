@@ -183,7 +183,7 @@ export const orderOperations: Operation[] = [
       example: { message: 'Handed over at the market hall.' },
     },
     answers: answered('The delivery.', CompletedFulfillment),
-    errors: allOf(signedIn, JSON_BODY, { 404: ['fulfillment_not_found'], 409: ['not_manual'] }),
+    errors: allOf(signedIn, JSON_BODY, { 404: ['fulfillment_not_found'], 409: ['not_manual', 'payment_reverted'] }),
   },
   {
     id: 'streamOrderEvents',

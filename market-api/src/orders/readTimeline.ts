@@ -18,7 +18,15 @@ export async function readTimeline(ctx: MarketContext, caller: Caller, orderId: 
   const [order, lines, history, transfers, jobEvents] = await Promise.all([
     ctx.db
       .selectFrom('orders as o')
-      .select(['created_at', 'price_wei', 'payment_due_by', 'confirmed_at', 'cancelled_at', 'cancel_reason'])
+      .select([
+        'created_at',
+        'price_wei',
+        'payment_due_by',
+        'confirmed_at',
+        'cancelled_at',
+        'cancel_reason',
+        'payment_reverted_at',
+      ])
       .select((of) =>
         of
           .selectFrom('order_lines as l')
@@ -56,6 +64,7 @@ export async function readTimeline(ctx: MarketContext, caller: Caller, orderId: 
       .orderBy('block_number', 'desc')
       .orderBy('transaction_index', 'desc')
       .orderBy('log_index', 'desc')
+      .orderBy('tx_hash')
       .limit(MAX_TRANSFERS)
       .execute(),
     readJobEvents(ctx, orderId, seller),
@@ -67,6 +76,7 @@ export async function readTimeline(ctx: MarketContext, caller: Caller, orderId: 
     confirmedAt: order.confirmed_at,
     cancelledAt: order.cancelled_at,
     cancelReason: order.cancel_reason,
+    paymentRevertedAt: order.payment_reverted_at,
     lines: lines.map(({ line_index, name, sku, quantity }) => ({ lineIndex: line_index, name, sku, quantity })),
     isPart: lines.length < Number(order.lines),
     history,

@@ -12,6 +12,7 @@ const record = (more: Partial<OrderRecord> = {}): OrderRecord => ({
   confirmedAt: null,
   cancelledAt: null,
   cancelReason: null,
+  paymentRevertedAt: null,
   lines: [{ lineIndex: 0, name: 'Mug', sku: 'mug', quantity: 2 }],
   isPart: false,
   history: [{ oldStatus: null, newStatus: OrderStatus.paymentDue, changedAt: at(0) }],

@@ -12,6 +12,8 @@ export type OrderRecord = {
   confirmedAt: Date | null
   cancelledAt: Date | null
   cancelReason: CancelReason | null
+  /** The chain took the payment back after delivery had begun. */
+  paymentRevertedAt: Date | null
   lines: { lineIndex: number; name: string | null; sku: string; quantity: number }[]
   /** There are lines that are not in `lines`. */
   isPart: boolean
@@ -59,6 +61,7 @@ export function timelineOf(record: OrderRecord, party: 'buyer' | 'seller'): Time
       record.history.flatMap((change) => statusChanged(record, change)),
       record.confirmedAt,
     ),
+    ...reverted(record),
     ...merged(record.jobEvents.map((event) => delivery(record, event))),
   ]
   // What shares a moment stays in the order above: the payment, then what came of it.
@@ -158,6 +161,11 @@ function statusChanged(
   }
 }
 
+function reverted({ paymentRevertedAt: at }: OrderRecord): Entry[] {
+  const text = `The payment is gone from the chain although delivery had begun. ${PERSON}`
+  return at ? [{ at, kind: 'paymentReverted', text, data: {} }] : []
+}
+
 /** Confirmation has no status of its own (market-api.md 5.4). It lies between paid and final, whatever the clocks say. */
 function withConfirmation(changes: Entry[], confirmedAt: Date | null): Entry[] {
   if (!confirmedAt) return changes
@@ -192,6 +200,11 @@ function delivery(record: OrderRecord, event: RecordedJobEvent): Entry & { until
 const PERSON = 'The operator of the market has to look at it.'
 
 function deliveryText({ kind, status, reason }: RecordedJobEvent, goods: string): { kind: string; text: string } {
+  if (kind === 'held') {
+    return { kind: 'deliveryHeld', text: `Delivery of ${goods} waits: the payment is gone from the chain.` }
+  }
+  if (kind === 'released')
+    return { kind: 'deliveryDue', text: `The payment is back, and delivery of ${goods} goes on.` }
   if (kind === 'completed') return { kind: 'delivered', text: `The seller has handed over ${goods}.` }
   if (kind === 'created') {
     if (reason === 'manual') {

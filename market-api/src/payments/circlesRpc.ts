@@ -1,71 +1,112 @@
-import { normalizePaymentReference } from '@market/contracts/ids'
-import { messageOf } from '@market/kit/errors'
-import { readCapped } from '@market/kit/outbound'
-import {
-  type LogPosition,
-  type PaymentLog,
-  type PaymentSource,
-  PaymentSourceError,
-  type TrustLog,
-} from './paymentSource.ts'
+import { connectChain, listOf, MAX_INDEX, recordOf } from './chainReads.ts'
+import { connectJsonRpc } from './jsonRpc.ts'
+import { blockTimeOf, type ClaimedPayment, sortOutPayments } from './paymentFacts.ts'
+import { type LogPosition, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
+import { comparePositions } from './trust.ts'
 
-const MAX_ANSWER_BYTES = 16 * 1024 * 1024
-const TRUST_PAGE = 1000
-const MAX_TRUST_PAGES = 50
+const PAGE = 1000
+const MAX_PAGES = 50
 
-/** The Circles indexer's JSON-RPC for logs, a node's for the head (payments.md 2). */
-export function connectCirclesRpc(options: { circlesRpc: string; rpc: string; timeoutMs: number }): PaymentSource {
-  const query = async (table: string, filter: object[], limit: number): Promise<Table> => {
-    const params = [{ namespace: 'CrcV2_PaymentGateway', table, columns: [], filter, order: BY_POSITION, limit }]
-    return parseTable(await call(options.circlesRpc, options.timeoutMs, 'circles_query', params))
+/** The Circles indexer's JSON-RPC for logs, a node's for blocks and transactions (payments.md 2). */
+export function connectCirclesRpc({
+  circlesRpc,
+  rpc,
+  timeoutMs,
+  chainId,
+}: {
+  circlesRpc: string
+  rpc: string
+  timeoutMs: number
+  chainId: number
+}): PaymentSource {
+  const call = connectJsonRpc({ url: circlesRpc, timeoutMs, anyId: true })
+  const { readHead, readBlock, readTransaction } = connectChain({ rpc, timeoutMs, chainId })
+
+  /** At most `limit` rows behind `after`, in chain order. `full` = there may be more. */
+  const query = async (
+    table: 'PaymentReceived' | 'TrustUpdated' | 'GatewayCreated',
+    required: string[],
+    filter: object[],
+    after: LogPosition | undefined,
+    limit: number,
+  ): Promise<{ rows: Row[]; full: boolean }> => {
+    const all = after ? [...filter, behind(after)] : filter
+    const params = [{ namespace: 'CrcV2_PaymentGateway', table, columns: [], filter: all, order: BY_POSITION, limit }]
+    const rows = rowsOf(await call('circles_query', params), [...POSITION, ...required])
+    requireOrder(rows, after)
+    // A host that gives more than it was asked for gave the first of them, too.
+    return { rows: rows.slice(0, limit), full: rows.length >= limit }
+  }
+
+  const queryAll = async (
+    table: 'TrustUpdated' | 'GatewayCreated',
+    required: string[],
+    filter: object[],
+    after?: LogPosition,
+  ) => {
+    const found: Row[] = []
+    for (let page = 0; page < MAX_PAGES; page += 1) {
+      const { rows, full } = await query(table, required, filter, found.at(-1)?.position ?? after, PAGE)
+      found.push(...rows)
+      if (!full) return found
+    }
+    throw new PaymentSourceError(`circles_query: more than ${MAX_PAGES * PAGE} rows of ${table} for one gateway`)
   }
 
   return {
+    readHead,
+    readBlock,
+    readTransaction,
+
     async readPayments(after, limit) {
-      const table = await query('PaymentReceived', after ? [behind(after)] : [], limit)
-      requireColumns(table, PAYMENT_COLUMNS)
-      const positions = table.rows.map((row) => positionOf(row))
-      const logs = table.rows.map((row, i) => paymentOf(row, positions[i]!))
-      return {
-        logs: logs.filter((log) => log !== undefined),
-        unreadable: logs.filter((log) => log === undefined).length,
-        end: positions.at(-1),
-        full: table.rows.length >= limit,
-      }
+      const { rows, full } = await query('PaymentReceived', PAYMENT_COLUMNS, [], after, limit)
+      return { ...sortOutPayments(rows.map(claimOf)), end: rows.at(-1)?.position, full }
     },
 
-    async readTrust(gateway) {
-      const logs: TrustLog[] = []
-      const ofGateway = { type: 'FilterPredicate', filterType: 'Equals', column: 'gateway', value: gateway }
-      for (let page = 0; page < MAX_TRUST_PAGES; page += 1) {
-        const last = logs.at(-1)
-        const table = await query('TrustUpdated', last ? [ofGateway, behind(last)] : [ofGateway], TRUST_PAGE)
-        if (table.rows.length > 0) requireColumns(table, ['trustReceiver', 'expiry'])
-        logs.push(...table.rows.map(trustOf))
-        if (table.rows.length < TRUST_PAGE) return logs
-      }
-      throw new PaymentSourceError(`gateway ${gateway} has more than ${MAX_TRUST_PAGES * TRUST_PAGE} trust entries`)
+    async readTrust(gateway, { emitters, after }) {
+      const filter = [equals('gateway', gateway)]
+      if (emitters?.length === 1) filter.push(equals('emitter', emitters[0]!))
+      // Without it, rows that somebody forged would pass for the factory's (payments.md 6).
+      const required = emitters ? [...TRUST_COLUMNS, 'emitter'] : TRUST_COLUMNS
+      const rows = await queryAll('TrustUpdated', required, filter, after)
+      return rows
+        .map((row) => {
+          requireGateway(row, gateway)
+          const trustReceiver = requireAddress(row, 'trustReceiver')
+          // What can't be read as a time counts as run out (payments.md 6).
+          const expirySeconds = parseAmount(row.cell('expiry')) ?? 0n
+          return { ...row.position, emitter: addressOf(row.cell('emitter')), trustReceiver, expirySeconds }
+        })
+        .filter(({ emitter }) => !emitters || (emitter !== null && emitters.includes(emitter)))
     },
 
-    async readHead() {
-      return parseHexBlock(await call(options.rpc, options.timeoutMs, 'eth_blockNumber', []))
+    async readGateway(gateway) {
+      const rows = await queryAll('GatewayCreated', ['owner', 'gateway'], [equals('gateway', gateway)])
+      return rows.map((row) => {
+        requireGateway(row, gateway)
+        const owner = requireAddress(row, 'owner')
+        return { ...row.position, emitter: addressOf(row.cell('emitter')), gateway: gateway.toLowerCase(), owner }
+      })
     },
   }
 }
 
-const PAYMENT_COLUMNS =
-  'blockNumber transactionIndex logIndex timestamp transactionHash gateway amount tokenId data'.split(' ')
+const POSITION = ['blockNumber', 'transactionIndex', 'logIndex']
+const PAYMENT_COLUMNS = ['timestamp', 'transactionHash', 'gateway', 'amount', 'tokenId', 'data']
+const TRUST_COLUMNS = ['gateway', 'trustReceiver', 'expiry']
 
-const BY_POSITION = ['blockNumber', 'transactionIndex', 'logIndex'].map((column) => ({ column, sortOrder: 'ASC' }))
+const BY_POSITION = POSITION.map((column) => ({ column, sortOrder: 'ASC' }))
+
+const is = (filterType: string, column: string, value: number | string) => ({
+  type: 'FilterPredicate',
+  filterType,
+  column,
+  value,
+})
+const equals = (column: string, address: string) => is('Equals', column, address.toLowerCase())
 
 /** Everything behind a position, in the order of BY_POSITION (payments.md 2.1). */
-export function behind({ blockNumber, transactionIndex, logIndex }: LogPosition): object {
-  const is = (filterType: string, column: string, value: number) => ({
-    type: 'FilterPredicate',
-    filterType,
-    column,
-    value,
-  })
+function behind({ blockNumber, transactionIndex, logIndex }: LogPosition): object {
   const and = (...predicates: object[]) => ({ type: 'Conjunction', conjunctionType: 'And', predicates })
   return {
     type: 'Conjunction',
@@ -82,132 +123,102 @@ export function behind({ blockNumber, transactionIndex, logIndex }: LogPosition)
   }
 }
 
-/** `result` of a JSON-RPC call, retried once when the network failed. */
-async function call(url: string, timeoutMs: number, method: string, params: unknown[]): Promise<unknown> {
-  const attempt = async () => {
-    const response = await fetch(url, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
-      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
-      signal: AbortSignal.timeout(timeoutMs),
-    })
-    return { status: response.status, text: new TextDecoder().decode(await readCapped(response, MAX_ANSWER_BYTES)) }
-  }
-  let answer: Awaited<ReturnType<typeof attempt>>
-  try {
-    answer = await attempt().catch(attempt)
-  } catch (error) {
-    throw new PaymentSourceError(
-      `${method}: ${messageOf(error instanceof Error && error.cause ? error.cause : error)}`,
-      {
-        cause: error,
+type Row = { position: LogPosition; cell: (column: string) => unknown }
+
+/** Members and columns are found by name without case: older hosts spell them differently (payments.md 2.4). */
+function rowsOf(result: unknown, required: string[]): Row[] {
+  const table = recordOf(result, 'circles_query: the result')
+  const members = new Map(Object.entries(table).map(([name, value]) => [name.toLowerCase(), value]))
+  const columns = listOf(members.get('columns'), 'circles_query: columns').map((name) => String(name).toLowerCase())
+  const rows = listOf(members.get('rows'), 'circles_query: rows')
+  // A renamed column would make every row unreadable while the cursor moves on: payments lost (payments.md W8).
+  const missing = required.filter((name) => !columns.includes(name.toLowerCase()))
+  if (missing.length > 0 && (rows.length > 0 || columns.length > 0))
+    throw new PaymentSourceError(`circles_query: columns missing: ${missing.join(', ')}`)
+
+  const at = new Map(columns.map((name, i) => [name, i]))
+  return rows.map((row) => {
+    const values = listOf(row, 'circles_query: a row')
+    if (values.length !== columns.length)
+      throw new PaymentSourceError(`circles_query: a row of ${values.length} values for ${columns.length} columns`)
+    const cell = (column: string) => values[at.get(column.toLowerCase()) ?? -1]
+    const count = (column: string, most: number) => countOf(cell(column), column, most)
+    return {
+      cell,
+      position: {
+        blockNumber: count('blockNumber', Number.MAX_SAFE_INTEGER),
+        transactionIndex: count('transactionIndex', MAX_INDEX),
+        logIndex: count('logIndex', MAX_INDEX),
       },
-    )
-  }
-  if (answer.status !== 200) throw new PaymentSourceError(`${method}: HTTP ${answer.status}`)
-  let body: { result?: unknown; error?: { message?: unknown } }
-  try {
-    body = JSON.parse(answer.text)
-  } catch {
-    throw new PaymentSourceError(`${method}: the answer is not JSON`)
-  }
-  if (body.error) throw new PaymentSourceError(`${method}: ${String(body.error.message ?? 'error').slice(0, 200)}`)
-  if (body.result === undefined || body.result === null) throw new PaymentSourceError(`${method}: no result`)
-  return body.result
+    }
+  })
 }
 
-/** Columns are found by name without case: older hosts spell them differently (payments.md 2.4). */
-type Row = (column: string) => unknown
-type Table = { columns: Set<string>; rows: Row[] }
+function countOf(value: unknown, column: string, most: number): number {
+  const count = typeof value === 'string' && /^[0-9]{1,16}$/.test(value.trim()) ? Number(value) : value
+  if (typeof count === 'number' && Number.isSafeInteger(count) && count >= 0 && count <= most) return count
+  throw new PaymentSourceError(`circles_query: ${column} is not a number`)
+}
 
-function parseTable(result: unknown): Table {
-  const members = new Map(Object.entries(result as object).map(([name, value]) => [name.toLowerCase(), value]))
-  const columns: unknown = members.get('columns')
-  const rows: unknown = members.get('rows')
-  if (!Array.isArray(columns) || !Array.isArray(rows))
-    throw new PaymentSourceError('circles_query: no columns and rows')
-  const at = new Map(columns.map((name, i) => [String(name).toLowerCase(), i]))
-  return {
-    columns: new Set(at.keys()),
-    rows: rows.map((row: unknown[]) => (column: string) => row[at.get(column.toLowerCase()) ?? -1]),
+/** What is behind the cursor and in order can be gone through without losing anything; nothing else can. */
+function requireOrder(rows: Row[], after: LogPosition | undefined) {
+  let last = after
+  for (const { position } of rows) {
+    if (last && comparePositions(position, last) <= 0)
+      throw new PaymentSourceError(
+        last === after
+          ? 'circles_query: a row at or before the position that was asked from'
+          : 'circles_query: rows out of order',
+      )
+    last = position
   }
 }
 
-/** A renamed column would make every row unreadable while the cursor moves on: payments lost (payments.md W8). */
-function requireColumns(table: Table, names: string[]) {
-  const missing = names.filter((name) => !table.columns.has(name.toLowerCase()))
-  if (missing.length > 0) throw new PaymentSourceError(`circles_query: columns missing: ${missing.join(', ')}`)
-}
-
-function positionOf(row: Row): LogPosition {
-  const read = (column: string) => {
-    const n = Number(row(column))
-    if (!Number.isSafeInteger(n) || n < 0) throw new PaymentSourceError(`circles_query: ${column} is not a number`)
-    return n
-  }
-  return { blockNumber: read('blockNumber'), transactionIndex: read('transactionIndex'), logIndex: read('logIndex') }
-}
-
-/** Undefined when the row can't be a payment of anybody: no hash, no gateway, no readable reference, negative amount. */
-function paymentOf(row: Row, position: LogPosition): PaymentLog | undefined {
-  const txHash = hexText(row('transactionHash'))
-  const gateway = hexText(row('gateway'))
-  const paymentReference = referenceOf(row('data'))
-  const amountWei = parseAmount(row('amount'))
-  if (!txHash || !gateway || !paymentReference || (amountWei !== null && amountWei < 0n)) return undefined
-  const seconds = Number(row('timestamp'))
+function claimOf({ position, cell }: Row): ClaimedPayment {
+  const seconds = cell('timestamp')
   return {
     ...position,
-    txHash,
-    gateway,
-    paymentReference,
-    amountWei,
-    tokenId: parseAmount(row('tokenId')),
-    payer: hexText(row('payer')) ?? null,
-    payee: hexText(row('payee')) ?? null,
-    blockTime: Number.isSafeInteger(seconds) && seconds > 0 ? new Date(seconds * 1000) : null,
+    txHash: hexOf(cell('transactionHash'), 64),
+    blockHash: null,
+    blockTime: typeof seconds === 'number' || typeof seconds === 'string' ? blockTimeOf(Number(seconds)) : null,
+    emitter: addressOf(cell('emitter')),
+    gateway: addressOf(cell('gateway')),
+    payer: addressOf(cell('payer')),
+    payee: addressOf(cell('payee')),
+    tokenId: parseAmount(cell('tokenId')),
+    amountWei: parseAmount(cell('amount')),
+    data: cell('data'),
   }
 }
 
-function trustOf(row: Row): TrustLog {
-  const trustReceiver = hexText(row('trustReceiver'))
-  if (!trustReceiver) throw new PaymentSourceError('circles_query: trustReceiver is not an address')
-  // What can't be read as a time counts as run out (payments.md 6).
-  return { ...positionOf(row), trustReceiver, expirySeconds: parseAmount(row('expiry')) ?? 0n }
+function requireAddress(row: Row, column: string): string {
+  const address = addressOf(row.cell(column))
+  if (address === null) throw new PaymentSourceError(`circles_query: ${column} is not an address`)
+  return address
 }
 
-const hexText = (value: unknown) =>
-  typeof value === 'string' && value.trim() !== '' ? value.trim().toLowerCase() : undefined
+function requireGateway(row: Row, gateway: string) {
+  if (requireAddress(row, 'gateway') !== gateway.toLowerCase())
+    throw new PaymentSourceError('circles_query: a row of another gateway')
+}
 
-/** Decimal text, `0x` hex or a JSON integer; null for anything else (payments.md 3). */
+/** Lower case; null for anything else (payments.md 3). */
+function hexOf(value: unknown, digits: number): string | null {
+  if (typeof value !== 'string') return null
+  const text = value.trim().toLowerCase().replace(/^0x/, '')
+  return text.length === digits && /^[0-9a-f]+$/.test(text) ? `0x${text}` : null
+}
+
+const addressOf = (value: unknown) => hexOf(value, 40)
+
+const MAX_UINT256 = 2n ** 256n - 1n
+
+/** Decimal text, `0x` hex or a JSON integer, as far as a `uint256` goes; null for anything else (payments.md 3). */
 export function parseAmount(value: unknown): bigint | null {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? BigInt(value) : null
   if (typeof value !== 'string') return null
   const text = value.trim()
-  return /^-?[0-9]{1,78}$/.test(text) || /^0x[0-9a-fA-F]{1,64}$/.test(text) ? BigInt(text) : null
-}
-
-/** The payer's text: hex or base64 of UTF-8 (payments.md 3). */
-export function referenceOf(data: unknown): string | undefined {
-  if (typeof data !== 'string') return undefined
-  const hex = /^0x/i.test(data)
-  if (hex ? !/^0x([0-9a-f]{2})*$/i.test(data) : !/^[A-Za-z0-9+/]+={0,2}$/.test(data)) return undefined
-  const bytes = hex ? Buffer.from(data.slice(2), 'hex') : Buffer.from(data, 'base64')
-  try {
-    return normalizePaymentReference(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch {
-    return undefined
-  }
-}
-
-/** Head block of `eth_blockNumber` (payments.md 2.3). */
-export function parseHexBlock(result: unknown): number {
-  if (typeof result !== 'string' || result.trim() === '') throw new PaymentSourceError('eth_blockNumber: empty')
-  const digits = result.trim().replace(/^0x/i, '')
-  if (digits === '') return 0
-  if (!/^[0-9a-f]+$/i.test(digits)) throw new PaymentSourceError('eth_blockNumber: not hexadecimal')
-  const n = BigInt(`0x${digits}`)
-  if (n > 2n ** 63n - 1n) throw new PaymentSourceError('eth_blockNumber: overflow')
-  if (n > BigInt(Number.MAX_SAFE_INTEGER)) throw new PaymentSourceError('eth_blockNumber: not a block of this world')
-  return Number(n)
+  if (!/^-?[0-9]{1,78}$/.test(text) && !/^0x[0-9a-f]{1,64}$/i.test(text)) return null
+  const amount = BigInt(text)
+  return amount >= -MAX_UINT256 && amount <= MAX_UINT256 ? amount : null
 }

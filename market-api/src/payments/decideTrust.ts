@@ -1,68 +1,86 @@
-import { inTransaction } from '@market/kit/db'
-import { messageOf } from '@market/kit/errors'
-import { assertLease, type Lease } from '@market/kit/lease'
+import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
-import type { TrustLog } from './paymentSource.ts'
-import { trustedAt } from './trust.ts'
+import type { Leadership } from './leadership.ts'
+import { storeTogether } from './observeTransfers.ts'
+import { keyOf } from './paymentMemory.ts'
+import type { BlockRef, PaymentLog } from './paymentSource.ts'
+import { judgeLogs } from './storeTransfers.ts'
 
+/** Of each gateway: a gateway that can't be read, however many transfers it has, holds up no other. */
 const BATCH = 500
 
 /**
- * Decides of each transfer that came for an order whether its gateway trusted the token. What can't be decided now stays
- * undecided and is tried again: one gateway that can't be read holds up no other (payments.md 6).
+ * Decides of transfers on record whether their gateways trusted their tokens: those that could not be decided when they came, that a
+ * reorg moved, whose order was made after them, or that an operator wants judged anew. What can't be decided now is tried again.
  */
-export async function decideTrust(ctx: MarketContext, lease: Lease): Promise<void> {
-  const chainId = ctx.config.CHAIN_ID
-  const undecided = await ctx.db
-    .selectFrom('payment_transfers')
-    .selectAll()
-    .where('chain_id', '=', chainId)
-    .where('eligible', 'is', null)
-    .where('ignored_reason', 'is', null)
-    .where('orphaned_at', 'is', null)
-    .orderBy('block_number')
-    .limit(BATCH)
-    .execute()
-  for (const gateway of new Set(undecided.map((transfer) => transfer.gateway_address))) {
-    let trust: TrustLog[]
-    try {
-      trust = await ctx.paymentSource.readTrust(gateway)
-    } catch (error) {
-      ctx.metrics.trustFailures.inc()
-      ctx.log.warn({ gateway, reason: messageOf(error) }, 'trust of gateway unknown, trying again')
-      continue
-    }
-    const verdicts = undecided
-      .filter((transfer) => transfer.gateway_address === gateway)
-      .map((transfer) => {
-        const at = {
-          blockNumber: Number(transfer.block_number),
-          transactionIndex: transfer.transaction_index,
-          logIndex: transfer.log_index,
-        }
-        const seconds = BigInt(Math.floor(transfer.block_time!.getTime() / 1000))
-        return { transfer, eligible: trustedAt(trust, transfer.token_avatar!, at, seconds) }
-      })
-    await inTransaction(ctx.db, async (tx) => {
-      await assertLease(tx, lease)
-      for (const { transfer, eligible } of verdicts) {
-        await tx
-          .updateTable('payment_transfers')
-          .set({ eligible, ignored_reason: eligible ? null : 'untrusted_token' })
-          .where('chain_id', '=', chainId)
-          .where('tx_hash', '=', transfer.tx_hash)
-          .where('log_index', '=', transfer.log_index)
-          .where('eligible', 'is', null)
-          .execute()
-      }
-    })
-    for (const { transfer, eligible } of verdicts) {
-      if (eligible) continue
-      ctx.metrics.ineligibleTransfers.inc()
-      ctx.log.warn(
-        { gateway, tx: transfer.tx_hash, token: transfer.token_avatar },
-        'transfer not credited: untrusted token',
-      )
-    }
+export async function decideTrust(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
+  const { rows } = await sql<TransferRow>`
+    with gateways as (
+      select distinct gateway_address from payment_transfers
+      where chain_id = ${ctx.config.CHAIN_ID} and verdict_due and ignored_reason is null and orphaned_at is null
+    )
+    select t.* from gateways g cross join lateral (
+      select * from payment_transfers
+      where chain_id = ${ctx.config.CHAIN_ID} and verdict_due and ignored_reason is null and orphaned_at is null
+        and doubted_at is null and gateway_address = g.gateway_address
+      order by block_number limit ${BATCH}
+    ) t`.execute(ctx.db)
+  if (rows.length > 0) await judgeAgain(ctx, leadership, rows, head)
+}
+
+/**
+ * Judges what was ignored for its gateway or emitter once more: the configuration may say something else since the last start
+ * (payments.md W10).
+ */
+export async function reconsiderIgnored(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
+  const { rows } = await sql<TransferRow>`
+    select t.* from payment_transfers t
+    join orders o on o.payment_reference = t.payment_reference and o.chain_id = t.chain_id
+    where t.chain_id = ${ctx.config.CHAIN_ID} and t.ignored_reason in ('unknown_gateway', 'unknown_emitter')
+      and t.orphaned_at is null and t.gateway_address = any(o.expected_gateways)`.execute(ctx.db)
+  if (rows.length > 0) await judgeAgain(ctx, leadership, rows, head)
+}
+
+type TransferRow = {
+  tx_hash: string
+  log_index: number
+  block_number: string
+  transaction_index: number
+  block_hash: string | null
+  block_time: Date | null
+  payment_reference: string
+  gateway_address: string
+  payer_address: string | null
+  payee_address: string | null
+  emitter_address: string | null
+  token_id: string | null
+  amount_wei: string | null
+  ignored_reason: string | null
+}
+
+async function judgeAgain(ctx: MarketContext, leadership: Leadership, rows: TransferRow[], head: BlockRef) {
+  const before = new Map(rows.map((row) => [keyOf(logOf(row)), row.ignored_reason]))
+  const judged = (await judgeLogs(ctx, rows.map(logOf))).filter(
+    (log) => log.eligible !== null || log.ignoredReason !== before.get(keyOf(log)),
+  )
+  await leadership.keep()
+  for (let i = 0; i < judged.length; i += BATCH) {
+    await storeTogether(ctx, leadership, judged.slice(i, i + BATCH), head)
   }
 }
+
+const logOf = (row: TransferRow): PaymentLog => ({
+  txHash: row.tx_hash,
+  logIndex: row.log_index,
+  blockNumber: Number(row.block_number),
+  transactionIndex: row.transaction_index,
+  blockHash: row.block_hash,
+  blockTime: row.block_time,
+  paymentReference: row.payment_reference,
+  gateway: row.gateway_address,
+  payer: row.payer_address,
+  payee: row.payee_address,
+  emitter: row.emitter_address,
+  tokenId: row.token_id === null ? null : BigInt(row.token_id),
+  amountWei: row.amount_wei === null ? null : BigInt(row.amount_wei),
+})

@@ -1,56 +1,122 @@
 import { inTransaction } from '@market/kit/db'
-import { assertLease, type Lease } from '@market/kit/lease'
-import { sql } from 'kysely'
+import { messageOf } from '@market/kit/errors'
+import { sql, type Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
-import type { LogPosition, PaymentLog } from './paymentSource.ts'
-import { avatarOfToken } from './trust.ts'
+import type { MarketDatabase } from '../db/types.ts'
+import type { Leadership } from './leadership.ts'
+import { keyOf } from './paymentMemory.ts'
+import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
+import { settleOrders, tellSettled } from './settleOrders.ts'
+import { type JudgedLog, judgeLogs, storeLogs, storeUnreadable, tellStored } from './storeTransfers.ts'
 
-/**
- * Reads one page of payments behind the cursor and stores it: transfers, the mark on their orders and the cursor in one
- * transaction, so the cursor never passes what is not stored. True when there may be more.
- */
-export async function observeTransfers(ctx: MarketContext, lease: Lease): Promise<boolean> {
-  const chainId = ctx.config.CHAIN_ID
-  const page = await ctx.paymentSource.readPayments(await readCursor(ctx), ctx.config.PAGE_SIZE)
-  const { end } = page
-  if (!end) return false
-  await inTransaction(ctx.db, async (tx) => {
-    await assertLease(tx, lease)
-    if (page.logs.length > 0) {
-      await tx
-        .insertInto('payment_transfers')
-        .values(page.logs.map((log) => toRow(chainId, log)))
-        .onConflict((conflict) => conflict.doNothing())
-        .execute()
-      await markOrders(tx, chainId, page.logs)
+/** How long a backlog is read before the other steps get their turn, so that it holds up nobody's confirmation (W15). */
+const BUDGET_MS = 20_000
+
+/** Reads on from the cursor to the end. True when there is more. */
+export async function observeTransfers(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<boolean> {
+  const until = Date.now() + BUDGET_MS
+  for (;;) {
+    const cursor = await readCursor(ctx)
+    const page = await ctx.paymentSource.readPayments(cursor, ctx.config.PAGE_SIZE, head)
+    try {
+      await storePage(ctx, leadership, page, head, page.end && { from: cursor, to: page.end })
+    } catch (error) {
+      if (!(error instanceof CursorMovedError)) throw error
+      ctx.log.info({ cursor }, 'the cursor was set by somebody else; reading on from there')
+      continue
     }
-    await tx
-      .insertInto('payments_cursors')
-      .values({
-        chain_id: chainId,
-        last_block_number: end.blockNumber,
-        last_transaction_index: end.transactionIndex,
-        last_log_index: end.logIndex,
-      })
-      .onConflict((conflict) =>
-        conflict.column('chain_id').doUpdateSet({
-          last_block_number: end.blockNumber,
-          last_transaction_index: end.transactionIndex,
-          last_log_index: end.logIndex,
-        }),
-      )
-      .execute()
-    ctx.failpoint('payments.observing')
-  })
-  ctx.failpoint('payments.observed')
-  ctx.log.info(
-    { transfers: page.logs.length, unreadable: page.unreadable, block: end.blockNumber },
-    'payments observed',
-  )
-  return page.full
+    if (!page.full) return false
+    if (Date.now() > until) return true
+  }
 }
 
-async function readCursor(ctx: MarketContext): Promise<LogPosition | undefined> {
+type Move = { from: LogPosition | undefined; to: LogPosition }
+
+/**
+ * Stores a page: transfers, what they do to their orders, and the cursor, in one transaction, so that the cursor never passes
+ * what is not stored. Of a page that the database refuses, each row is tried by itself: one bad row stops nobody else's payment.
+ */
+export async function storePage(
+  ctx: MarketContext,
+  leadership: Leadership,
+  page: PaymentPage,
+  head: BlockRef,
+  move: Move | undefined,
+): Promise<void> {
+  if (page.logs.length === 0 && page.unreadable.length === 0 && !move) return
+  // By their emitter forged ones are known.
+  if (ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED && page.logs.some(({ emitter }) => emitter === null)) {
+    throw new PaymentSourceError('payments without an emitter: the source has to say which contract reported them')
+  }
+  const logs = await judgeLogs(ctx, page.logs)
+  await leadership.keep()
+  try {
+    await storeTogether(ctx, leadership, logs, head, async (tx) => {
+      await storeUnreadable(ctx, tx, page.unreadable)
+      if (move) await moveCursor(ctx, tx, move)
+      ctx.failpoint('payments.observing')
+    })
+  } catch (error) {
+    if (!isRefusal(error)) throw error
+    ctx.log.warn({ reason: messageOf(error), transfers: logs.length }, 'a page of payments was refused; row by row')
+    for (const log of logs) await storeAlone(ctx, leadership, log, head)
+    await inTransaction(ctx.db, async (tx) => {
+      await leadership.assert(tx)
+      await storeUnreadable(ctx, tx, page.unreadable)
+      if (move) await moveCursor(ctx, tx, move)
+    })
+  }
+  ctx.failpoint('payments.observed')
+  for (const log of logs) ctx.paymentMemory.window?.blocks.set(keyOf(log), log.blockNumber)
+  if (page.unreadable.length > 0) {
+    ctx.metrics.rowErrors.inc(page.unreadable.length)
+    ctx.log.warn({ rows: page.unreadable.length }, 'payments without a readable reference')
+  }
+}
+
+/** Transfers and what they do to their orders, in one transaction. */
+export async function storeTogether(
+  ctx: MarketContext,
+  leadership: Leadership,
+  logs: JudgedLog[],
+  head: BlockRef,
+  also: (tx: Transaction<MarketDatabase>) => Promise<void> = async () => {},
+): Promise<void> {
+  const { stored, orders } = await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    const written = await storeLogs(ctx, tx, logs)
+    const touched = new Set(written.flatMap(({ log }) => log.orderId ?? []))
+    // Before the orders: from their first change of status on, all who have something to tell wait.
+    await also(tx)
+    return { stored: written, orders: await settleOrders(ctx, tx, [...touched], head.number) }
+  })
+  tellStored(ctx, stored)
+  tellSettled(ctx, orders)
+  if (stored.length > 0)
+    ctx.log.info({ transfers: stored.length, block: logs.at(-1)!.blockNumber }, 'payments observed')
+}
+
+async function storeAlone(ctx: MarketContext, leadership: Leadership, log: JudgedLog, head: BlockRef): Promise<void> {
+  try {
+    await storeTogether(ctx, leadership, [log], head)
+  } catch (error) {
+    if (!isRefusal(error)) throw error
+    ctx.metrics.rowErrors.inc()
+    ctx.log.error(
+      { tx: log.txHash, logIndex: log.logIndex, err: error },
+      'payment not stored: a person has to look at it',
+    )
+    await inTransaction(ctx.db, async (tx) => {
+      await leadership.assert(tx)
+      await storeUnreadable(ctx, tx, [{ ...log, reason: 'refused' }])
+    })
+  }
+}
+
+/** The database said no to what it was given; class 08, 53, 57 and the like are its own trouble and pass (payments.md W9). */
+const isRefusal = (error: unknown) => /^(22|23|54|P0)/.test(String((error as { code?: unknown }).code))
+
+export async function readCursor(ctx: MarketContext): Promise<LogPosition | undefined> {
   const row = await ctx.db
     .selectFrom('payments_cursors')
     .selectAll()
@@ -65,48 +131,19 @@ async function readCursor(ctx: MarketContext): Promise<LogPosition | undefined> 
   )
 }
 
-/** Says of each new transfer why it can't count, and of each order that something came for it. */
-async function markOrders(tx: MarketContext['db'], chainId: number, logs: PaymentLog[]) {
-  const references = [...new Set(logs.map((log) => log.paymentReference))]
-  await sql`
-    update payment_transfers t set ignored_reason = case
-        when o.order_id is null then 'no_order'
-        when not t.gateway_address = any(o.expected_gateways) then 'unknown_gateway'
-        when t.amount_wei is null then 'bad_amount'
-        when t.token_avatar is null then 'bad_token'
-        when t.block_time is null then 'bad_time'
-      end
-    from payment_transfers same
-    left join orders o on o.payment_reference = same.payment_reference and o.chain_id = same.chain_id
-    where same.chain_id = t.chain_id and same.tx_hash = t.tx_hash and same.log_index = t.log_index
-      and t.chain_id = ${chainId} and t.payment_reference = any(${references}::text[]) and t.eligible is null`.execute(
-    tx,
-  )
-  await sql`
-    update orders set payment_seen_at = now()
-    where chain_id = ${chainId} and payment_reference = any(${references}::text[]) and payment_seen_at is null`.execute(
-    tx,
-  )
-}
+class CursorMovedError extends Error {}
 
-function toRow(chainId: number, log: PaymentLog) {
-  return {
-    chain_id: chainId,
-    tx_hash: log.txHash,
-    log_index: log.logIndex,
-    block_number: log.blockNumber,
-    transaction_index: log.transactionIndex,
-    block_hash: null,
-    block_time: log.blockTime,
-    payment_reference: log.paymentReference!,
-    gateway_address: log.gateway,
-    payer_address: log.payer,
-    payee_address: log.payee,
-    token_id: log.tokenId?.toString() ?? null,
-    token_avatar: log.tokenId === null ? null : avatarOfToken(log.tokenId),
-    amount_wei: log.amountWei?.toString() ?? null,
-    eligible: null,
-    ignored_reason: null,
-    orphaned_at: null,
-  }
+/** Throws `CursorMovedError` when somebody, such as `ops payments replay`, has set the cursor since it was read. */
+async function moveCursor(ctx: MarketContext, tx: Transaction<MarketDatabase>, { from, to }: Move): Promise<void> {
+  const position = [to.blockNumber, to.transactionIndex, to.logIndex]
+  const { rows } = from
+    ? await sql`
+        update payments_cursors
+          set (last_block_number, last_transaction_index, last_log_index) = (${sql.join(position)})
+        where chain_id = ${ctx.config.CHAIN_ID} and (last_block_number, last_transaction_index, last_log_index)
+          = (${sql.join([from.blockNumber, from.transactionIndex, from.logIndex])}) returning 1`.execute(tx)
+    : await sql`
+        insert into payments_cursors (chain_id, last_block_number, last_transaction_index, last_log_index)
+        values (${sql.join([ctx.config.CHAIN_ID, ...position])}) on conflict do nothing returning 1`.execute(tx)
+  if (rows.length === 0) throw new CursorMovedError()
 }

@@ -1,52 +1,70 @@
-import { acquireLease } from '@market/kit/lease'
+import { LeaseLostError } from '@market/kit/lease'
 import type { MarketContext } from '../context.ts'
 import { advanceOrders } from './advanceOrders.ts'
-import { decideTrust } from './decideTrust.ts'
+import { decideTrust, reconsiderIgnored } from './decideTrust.ts'
+import { followReorgs, recordObserved } from './followReorgs.ts'
+import { takeLeadership } from './leadership.ts'
 import { observeTransfers } from './observeTransfers.ts'
-
-/** Pages read in one round before the other steps get their turn, so that a long backlog holds up nobody's confirmation. */
-const PAGES_A_ROUND = 20
+import { recheckWindow } from './recheckWindow.ts'
+import { type BlockRef, PaymentSourceError } from './paymentSource.ts'
+import { resolveDoubts } from './resolveDoubts.ts'
 
 /**
- * One round of the payment poller, on whichever replica holds the lease: see new transfers, decide their tokens, move
- * orders. Each step is safe to repeat and fails on its own: an indexer that is down stops no order from being confirmed.
- * Throws the first failure after all steps had their turn. True when transfers are left to read.
+ * One round of the payment poller, on whichever replica holds the lease. Each step is safe to repeat and fails on its own: an
+ * indexer that is down stops no order from being confirmed (payments.md W26). Throws the first failure after all steps had their
+ * turn. True when there is more to read at once.
  */
 export async function pollPayments(ctx: MarketContext): Promise<boolean> {
-  const lease = await acquireLease(ctx.db, 'payments', ctx.instance, ctx.config.LEASE_SECONDS)
-  if (!lease) return false
+  const leadership = await takeLeadership(ctx)
+  ctx.metrics.isLeader.set(leadership ? 1 : 0)
+  if (!leadership) return false
   const failures: unknown[] = []
-  let more = false
-  const step = async (work: () => Promise<void>) => {
+  /** Whether it went well. */
+  const step = async (work: () => Promise<unknown>): Promise<boolean> => {
+    try {
+      await work()
+      return true
+    } catch (error) {
+      // Another leads now: nothing more to do here.
+      if (error instanceof LeaseLostError) throw error
+      failures.push(error)
+      return false
+    }
+  }
+  const asking = async (work: () => Promise<unknown>) => {
     try {
       await work()
     } catch (error) {
-      failures.push(error)
-    }
-  }
-  await step(async () => {
-    try {
-      for (let page = 0; page < PAGES_A_ROUND; page += 1) {
-        const asked = ctx.now()
-        more = await observeTransfers(ctx, lease)
-        if (!more) return await recordObserved(ctx, asked)
-      }
-    } catch (error) {
-      ctx.metrics.queryFailures.inc()
+      if (error instanceof PaymentSourceError) ctx.metrics.queryFailures.inc()
       throw error
     }
-  })
-  await step(() => decideTrust(ctx, lease))
-  await step(async () => advanceOrders(ctx, lease, await ctx.paymentSource.readHead()))
+  }
+  const asked = ctx.now()
+  // With a head that nobody knows, payments are seen, and none of them is deep.
+  let head: BlockRef = { number: -1, hash: '' }
+  let more = false
+  const isFollowed = await step(() =>
+    asking(async () => {
+      const newest = await ctx.paymentSource.readHead()
+      ctx.metrics.headBlock.set(newest.number)
+      await followReorgs(ctx, leadership, newest)
+      head = newest
+    }),
+  )
+  const isRead = await step(() => asking(async () => (more = await observeTransfers(ctx, leadership, head))))
+  if (isFollowed && isRead && !more) {
+    const isComplete = await step(() => asking(() => recheckWindow(ctx, leadership, head)))
+    await step(() => asking(() => resolveDoubts(ctx, leadership, head)))
+    if (isComplete) await step(() => recordObserved(ctx, leadership, head, asked))
+  }
+  const { checkpoint } = ctx.paymentMemory
+  if (isFollowed && checkpoint !== undefined) ctx.metrics.lagBlocks.set(Math.max(0, head.number - checkpoint))
+  if (!ctx.paymentMemory.reconsidered) {
+    ctx.paymentMemory.reconsidered = await step(() => reconsiderIgnored(ctx, leadership, head))
+  }
+  await step(() => decideTrust(ctx, leadership, head))
+  // Without a look at the chain nothing is known to be deep.
+  if (isFollowed) await step(() => advanceOrders(ctx, leadership, head))
   if (failures.length > 0) throw failures[0]
   return more
-}
-
-/** Every payment the source knew of at this time is stored; unpaid orders may be cancelled up to then. */
-async function recordObserved(ctx: MarketContext, at: Date): Promise<void> {
-  await ctx.db
-    .insertInto('payments_observed')
-    .values({ chain_id: ctx.config.CHAIN_ID, observed_at: at })
-    .onConflict((conflict) => conflict.column('chain_id').doUpdateSet({ observed_at: at }))
-    .execute()
 }

@@ -32,6 +32,7 @@ export async function startRunningMarket(options: Partial<StackOptions> = {}): P
       POLL_SECONDS: '1',
       CATALOG_POLL_SECONDS: '1',
       LEASE_SECONDS: '2',
+      PAYMENTS_LEASE_SECONDS: '2',
       ...options.env,
     },
   }).catch(async (error) => {

@@ -1,7 +1,4 @@
-import { fork } from 'node:child_process'
-import { once } from 'node:events'
 import { Agent, request } from 'node:http'
-import { fileURLToPath } from 'node:url'
 import { DEMO_CODE_SKU, demoKey, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import { freePort } from '@market/devstack/ports'
 import { seedDemoSeller } from '@market/testkit/demoSeller'
@@ -10,6 +7,7 @@ import { until } from '@market/testkit/until'
 import postgres from 'postgres'
 import { privateKeyToAccount } from 'viem/accounts'
 import { describeLoad, type Load, median, medianLoad, type Request, report } from './load.ts'
+import { startStandIn } from './standIn.ts'
 
 const SIZES = [0, 100_000, 1_000_000]
 const CONNECTIONS = [16, 64]
@@ -19,7 +17,7 @@ const SECONDS = 3
 /** The figures of the buyer's API: one process of market-api, with nothing, 100,000 and a million orders in its database. */
 export async function benchBuyer({ sizes = SIZES }: { sizes?: number[] }): Promise<void> {
   const stockPort = await freePort()
-  const stock = await standIn('stockStandIn.js', [String(stockPort)])
+  const stock = await startStandIn('stockStandIn.js', [String(stockPort)])
   const market = await startRunningMarket({
     env: { LOG_LEVEL: 'info', RATE_LIMIT_ENABLED: 'false' },
     serviceEnv: { 'market-api': { MARKET_CODE_DISPENSER_ORIGIN: `http://127.0.0.1:${stockPort}` } },
@@ -272,15 +270,8 @@ const someOrders = async (db: postgres.Sql, { address }: Buyer): Promise<string[
 
 async function bareDatabase(connection: string): Promise<{ url: string; stop(): void }> {
   const port = await freePort()
-  const child = await standIn('bareDatabase.js', [String(port), connection])
+  const child = await startStandIn('bareDatabase.js', [String(port), connection])
   return { url: `http://127.0.0.1:${port}`, stop: () => void child.kill() }
-}
-
-async function standIn(file: string, args: string[]) {
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { silent: true })
-  child.stderr!.pipe(process.stderr)
-  await once(child.stdout!, 'data')
-  return child
 }
 
 /**

@@ -1,10 +1,12 @@
 import { benchBuyer } from './buyer.ts'
 import { benchCatalog } from './catalog.ts'
+import { benchPayments } from './payments.ts'
 
 // `npm run bench [-- <name> …] [--soak <minutes>]`: figures with medians, on whatever machine this is.
 const benches: Record<string, (options: { soakMinutes: number; sizes: number[] | undefined }) => Promise<void>> = {
   catalog: benchCatalog,
   buyer: benchBuyer,
+  payments: benchPayments,
 }
 
 const args = process.argv.slice(2)
@@ -17,7 +19,8 @@ const unknown = names.filter((name) => !(name in benches))
 if (args.includes('--help') || unknown.length > 0 || !(soakMinutes >= 0) || sizes?.some((size) => !(size >= 0))) {
   console.log(`npm run bench [-- name …] [--soak minutes] [--orders n,n…]\n\nNames: ${Object.keys(benches).join(', ')}. Without a name, all of them.
 --soak adds minutes of steady load during which memory is watched.
---orders says with how many orders in the database the buyer's API is measured; 0,100000,1000000 without it.`)
+--orders says with how many orders in the database the buyer's API is measured, 0,100000,1000000 without it; payments with the
+last of them, a million without it.`)
   process.exit(args.includes('--help') ? 0 : 2)
 }
 for (const name of names) await benches[name]!({ soakMinutes, sizes })

@@ -11,6 +11,7 @@ import * as oneOffSales from './0010_one_off_sales.ts'
 import * as sellerGateways from './0011_seller_gateways.ts'
 import * as unpin from './0012_unpin.ts'
 import * as buyersApi from './0013_buyers_api.ts'
+import * as settledPayments from './0014_payments.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -26,4 +27,5 @@ export const migrations = {
   '0011_seller_gateways': sellerGateways,
   '0012_unpin': unpin,
   '0013_buyers_api': buyersApi,
+  '0014_payments': settledPayments,
 }

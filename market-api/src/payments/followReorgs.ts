@@ -1,0 +1,113 @@
+import { inTransaction } from '@market/kit/db'
+import { sql } from 'kysely'
+import type { MarketContext } from '../context.ts'
+import type { Leadership } from './leadership.ts'
+import type { BlockRef } from './paymentSource.ts'
+
+/** How far back checkpoints are kept; what forked before the oldest is read again from the first block on. */
+const CHECKPOINT_BLOCKS = 4096
+/** Behind everything in its block. */
+const LAST = 2_147_483_647
+
+/**
+ * Notices by the checkpoints that the chain has changed its mind, and takes the cursor back to where it did: what stood behind that
+ * is in doubt until it is read again (payments.md W5). Says whether it has.
+ */
+export async function followReorgs(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<boolean> {
+  const { CHAIN_ID: chainId, FINALIZE_CONFIRMATIONS: finalize } = ctx.config
+  const newest = await ctx.db
+    .selectFrom('payments_checkpoints')
+    .selectAll()
+    .where('chain_id', '=', chainId)
+    // A node that is behind says nothing about blocks that it doesn't have.
+    .where('block_number', '<=', head.number)
+    .orderBy('block_number', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  if (!newest || (await holds(ctx, newest, head))) return false
+
+  const fork = await findFork(ctx, head)
+  const depth = Number(newest.block_number) - fork
+  const doubted = await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    await sql`
+      update payments_cursors
+        set last_block_number = ${fork}, last_transaction_index = ${LAST}, last_log_index = ${LAST}
+      where chain_id = ${chainId} and last_block_number > ${fork}`.execute(tx)
+    await sql`delete from payments_checkpoints where chain_id = ${chainId} and block_number > ${fork}`.execute(tx)
+    await sql`
+      update payments_observed set reorg_at = now(), reorg_depth = ${depth} where chain_id = ${chainId}`.execute(tx)
+    const { rows } = await sql<{ n: string }>`
+      with doubted as (
+        update payment_transfers set doubted_at = now()
+        where chain_id = ${chainId} and block_number > ${fork} and orphaned_at is null and doubted_at is null returning 1
+      ) select count(*) as n from doubted`.execute(tx)
+    ctx.failpoint('payments.forking')
+    return Number(rows[0]!.n)
+  })
+  ctx.paymentMemory.trust.clear()
+  ctx.paymentMemory.window = undefined
+  ctx.paymentMemory.checkpoint = undefined
+  ctx.metrics.reorgs.inc()
+  const fields = { fork, head: head.number, atMostBlocks: depth, transfers: doubted }
+  if (depth > finalize) ctx.log.error(fields, 'chain reorganised deeper than finality: what was complete is checked')
+  else ctx.log.warn(fields, 'chain reorganised: payments since are read again')
+  return true
+}
+
+type Checkpoint = { block_number: string | number; block_hash: string }
+
+async function holds(ctx: MarketContext, checkpoint: Checkpoint, head: BlockRef): Promise<boolean> {
+  const number = Number(checkpoint.block_number)
+  const block = number === head.number ? head : await ctx.paymentSource.readBlock(number)
+  // Not there although the head is above it: a node that is just turning around. The next round sees more.
+  return block === undefined || block.hash === checkpoint.block_hash
+}
+
+/** The highest checkpoint that still holds; -1 = none. */
+async function findFork(ctx: MarketContext, head: BlockRef): Promise<number> {
+  const checkpoints = await ctx.db
+    .selectFrom('payments_checkpoints')
+    .select(['block_number', 'block_hash'])
+    .where('chain_id', '=', ctx.config.CHAIN_ID)
+    .where('block_number', '<=', head.number)
+    .orderBy('block_number')
+    .execute()
+  // All below the fork hold and none above it does.
+  let [low, high] = [-1, checkpoints.length]
+  while (high - low > 1) {
+    const middle = (low + high) >> 1
+    if (await holds(ctx, checkpoints[middle]!, head)) low = middle
+    else high = middle
+  }
+  return low < 0 ? -1 : Number(checkpoints[low]!.block_number)
+}
+
+/** Remembers that everything up to this head was read at this time: unpaid orders may be cancelled up to then. */
+export async function recordObserved(
+  ctx: MarketContext,
+  leadership: Leadership,
+  head: BlockRef,
+  at: Date,
+): Promise<void> {
+  const chainId = ctx.config.CHAIN_ID
+  const isNew = head.number !== ctx.paymentMemory.checkpoint
+  const genesis = isNew && ctx.paymentMemory.checkpoint === undefined ? await ctx.paymentSource.readBlock(0) : undefined
+  await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    await sql`
+      insert into payments_observed as p (chain_id, observed_at, head_block) values (${chainId}, ${at}, ${head.number})
+      on conflict (chain_id) do update set observed_at = greatest(p.observed_at, excluded.observed_at),
+        head_block = greatest(p.head_block, excluded.head_block)`.execute(tx)
+    if (!isNew) return
+    const blocks = [head, ...(genesis ? [genesis] : [])]
+    await sql`
+      insert into payments_checkpoints (chain_id, block_number, block_hash)
+      select ${chainId}::bigint, * from unnest(${blocks.map(({ number }) => number)}::bigint[],
+        ${blocks.map(({ hash }) => hash)}::text[]) on conflict do nothing`.execute(tx)
+    await sql`
+      delete from payments_checkpoints where chain_id = ${chainId} and block_number > 0
+        and block_number < ${head.number - CHECKPOINT_BLOCKS}`.execute(tx)
+  })
+  ctx.paymentMemory.checkpoint = head.number
+}

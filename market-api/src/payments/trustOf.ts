@@ -1,0 +1,89 @@
+import { messageOf } from '@market/kit/errors'
+import type { MarketContext } from '../context.ts'
+import type { LogPosition, TrustLog } from './paymentSource.ts'
+import { comparePositions, trustedAt } from './trust.ts'
+
+/** What a gateway said, by whom: all of it, and what the factories vouch for. Null = not known. */
+type Words = { all: TrustLog[] | null; anchored: TrustLog[] | null }
+
+type KnownTrust = Words & { coveredTo: number; readAt: number }
+
+/** What the poller remembers of gateways' trust, by gateway. */
+export type TrustMemory = Map<string, KnownTrust>
+
+/** How long trust that can't be read anew is believed, in times of its age limit (payments.md W13). */
+const MAX_STALENESS = 10
+
+/**
+ * The trust of these gateways up to a block: read again when it is old, or only what came since. A gateway that can't be read is
+ * left out, so that it holds up no other; its transfers stay undecided (payments.md 6).
+ */
+export async function readTrust(ctx: MarketContext, gateways: Map<string, number>): Promise<Map<string, Words>> {
+  const read = await Promise.all(
+    [...gateways].map(async ([gateway, block]) => [gateway, await trustOf(ctx, gateway, block)] as const),
+  )
+  return new Map(read.flatMap(([gateway, words]) => (words ? [[gateway, words]] : [])))
+}
+
+async function trustOf(ctx: MarketContext, gateway: string, block: number): Promise<Words | undefined> {
+  const { trust } = ctx.paymentMemory
+  const ttlMs = ctx.config.PAYMENT_TRUST_CACHE_TTL_SECONDS * 1000
+  const known = trust.get(gateway)
+  const age = known ? ctx.now().getTime() - known.readAt : Infinity
+  if (known && known.coveredTo >= block && age < ttlMs) return known
+  try {
+    const isFresh = known !== undefined && age < ttlMs
+    const words = await readWords(ctx, gateway, isFresh ? known : undefined)
+    const readAt = isFresh ? known.readAt : ctx.now().getTime()
+    const newer = { ...words, coveredTo: Math.max(block, known?.coveredTo ?? 0), readAt }
+    trust.set(gateway, newer)
+    return newer
+  } catch (error) {
+    ctx.metrics.trustFailures.inc()
+    // Nothing that was said up to a block changes later, save by a reorg, which clears this memory.
+    const isUsable = known !== undefined && known.coveredTo >= block && age < MAX_STALENESS * ttlMs
+    ctx.log.warn({ gateway, reason: messageOf(error), stale: isUsable }, 'trust of gateway not readable')
+    return isUsable ? known : undefined
+  }
+}
+
+async function readWords(ctx: MarketContext, gateway: string, known: Words | undefined): Promise<Words> {
+  const { PAYMENT_GATEWAY_FACTORY: factories, PAYMENT_GATEWAY_FACTORY_ENFORCED: enforced } = ctx.config
+  const read = async (before: TrustLog[] | null | undefined, emitters?: readonly string[]) => {
+    const after = before?.toSorted(comparePositions).at(-1)
+    const newer = await ctx.paymentSource.readTrust(gateway, {
+      ...(emitters ? { emitters } : {}),
+      ...(after ? { after } : {}),
+    })
+    return [...(before ?? []), ...newer]
+  }
+  if (!factories) return { all: await read(known?.all), anchored: null }
+  if (enforced) {
+    // What others say only serves to notice that they say something else.
+    const [anchored, all] = await Promise.all([read(known?.anchored, factories), read(known?.all).catch(() => null)])
+    return { all, anchored }
+  }
+  const all = await read(known?.all)
+  const isAnchorable = all.every(({ emitter }) => emitter !== null)
+  return { all, anchored: isAnchorable ? all.filter(({ emitter }) => factories.includes(emitter!)) : null }
+}
+
+/** Whether the gateway trusted the token at that place in the chain, by the rule that is configured (payments.md 6). */
+export function judge(
+  ctx: MarketContext,
+  { all, anchored }: Words,
+  transfer: LogPosition & { txHash: string; gateway: string; avatar: string; blockTime: Date },
+): boolean {
+  const seconds = BigInt(Math.floor(transfer.blockTime.getTime() / 1000))
+  const verdict = (logs: TrustLog[] | null) => logs && trustedAt(logs, transfer.avatar, transfer, seconds)
+  const [byAll, byFactory] = [verdict(all), verdict(anchored)]
+  const mode = ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED ? 'enforced' : 'shadow'
+  if (byAll !== null && byFactory !== null && byAll !== byFactory) {
+    ctx.metrics.factoryDivergence.inc({ mode })
+    ctx.log.warn(
+      { event: 'payment_factory_divergence', mode, gateway: transfer.gateway, tx: transfer.txHash, byAll, byFactory },
+      'others than the factory say something else about a token',
+    )
+  }
+  return (ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED ? byFactory : byAll) === true
+}
