@@ -55,14 +55,17 @@ type TransferRow = {
   emitter_address: string | null
   token_id: string | null
   amount_wei: string | null
+  eligible: boolean | null
   ignored_reason: string | null
 }
 
 async function judgeAgain(ctx: MarketContext, leadership: Leadership, rows: TransferRow[], head: BlockRef) {
-  const before = new Map(rows.map((row) => [keyOf(logOf(row)), row.ignored_reason]))
-  const judged = (await judgeLogs(ctx, rows.map(logOf))).filter(
-    (log) => log.eligible !== null || log.ignoredReason !== before.get(keyOf(log)),
-  )
+  const before = new Map(rows.map((row) => [keyOf(logOf(row)), row]))
+  const judged = (await judgeLogs(ctx, rows.map(logOf), head)).filter((log) => {
+    const { eligible, ignored_reason } = before.get(keyOf(log))!
+    const isDecided = log.eligible !== null && (log.blockNumber <= head.number || log.eligible !== eligible)
+    return isDecided || log.ignoredReason !== ignored_reason
+  })
   await leadership.keep()
   for (let i = 0; i < judged.length; i += BATCH) {
     await storeTogether(ctx, leadership, judged.slice(i, i + BATCH), head)

@@ -1,5 +1,5 @@
 import { acquireLease, assertLease, type Lease, LeaseLostError } from '@market/kit/lease'
-import type { Transaction } from 'kysely'
+import { sql, type Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 
@@ -14,6 +14,8 @@ export type Leadership = {
 }
 
 export const PAYMENTS_LEASE = 'payments'
+/** That Postgres takes. */
+const MAX_TIMEOUT_MS = 2_147_483_647
 
 /** Undefined while another replica leads. */
 export async function takeLeadership(ctx: MarketContext): Promise<Leadership | undefined> {
@@ -32,6 +34,11 @@ export async function takeLeadership(ctx: MarketContext): Promise<Leadership | u
       lease = renewed
       renewedAt = Date.now()
     },
-    assert: (tx) => assertLease(tx, lease),
+    async assert(tx) {
+      // The lease's row is held until the commit. One that freezes here must not keep the others from taking over.
+      const ms = Math.min(seconds * 1000, MAX_TIMEOUT_MS)
+      await sql`select set_config('idle_in_transaction_session_timeout', ${String(ms)}, true)`.execute(tx)
+      await assertLease(tx, lease)
+    },
   }
 }

@@ -6,8 +6,9 @@ import type { MarketDatabase } from '../db/types.ts'
 import type { Leadership } from './leadership.ts'
 import { keyOf } from './paymentMemory.ts'
 import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
+import { doubt, resolveDoubts } from './resolveDoubts.ts'
 import { settleOrders, tellSettled } from './settleOrders.ts'
-import { type JudgedLog, judgeLogs, storeLogs, storeUnreadable, tellStored } from './storeTransfers.ts'
+import { claimForOrders, type JudgedLog, judgeLogs, storeLogs, storeUnreadable, tellStored } from './storeTransfers.ts'
 
 /** How long a backlog is read before the other steps get their turn, so that it holds up nobody's confirmation (W15). */
 const BUDGET_MS = 20_000
@@ -15,19 +16,39 @@ const BUDGET_MS = 20_000
 /** Reads on from the cursor to the end. True when there is more. */
 export async function observeTransfers(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<boolean> {
   const until = Date.now() + BUDGET_MS
+  let cursor = await readCursor(ctx)
+  let ahead: Promise<JudgedPage> | undefined
   for (;;) {
-    const cursor = await readCursor(ctx)
-    const page = await ctx.paymentSource.readPayments(cursor, ctx.config.PAGE_SIZE, head)
+    const page = await (ahead ?? readPage(ctx, cursor, head))
+    const isDone = !page.full || !page.end
+    // The next page is read while this one is stored.
+    ahead = isDone ? undefined : readPage(ctx, page.end, head)
+    ahead?.catch(() => {})
     try {
       await storePage(ctx, leadership, page, head, page.end && { from: cursor, to: page.end })
+      cursor = page.end ?? cursor
     } catch (error) {
       if (!(error instanceof CursorMovedError)) throw error
       ctx.log.info({ cursor }, 'the cursor was set by somebody else; reading on from there')
+      cursor = await readCursor(ctx)
+      ahead = undefined
       continue
     }
-    if (!page.full) return false
+    if (isDone) return false
     if (Date.now() > until) return true
   }
+}
+
+/** A page with what is known of its transfers before they are stored. */
+type JudgedPage = Omit<PaymentPage, 'logs'> & { logs: JudgedLog[] }
+
+async function readPage(ctx: MarketContext, after: LogPosition | undefined, head: BlockRef): Promise<JudgedPage> {
+  const page = await ctx.paymentSource.readPayments(after, ctx.config.PAGE_SIZE, head)
+  // By their emitter forged ones are known.
+  if (ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED && page.logs.some(({ emitter }) => emitter === null)) {
+    throw new PaymentSourceError('payments without an emitter: the source has to say which contract reported them')
+  }
+  return { ...page, logs: await judgeLogs(ctx, page.logs, head) }
 }
 
 type Move = { from: LogPosition | undefined; to: LogPosition }
@@ -39,20 +60,16 @@ type Move = { from: LogPosition | undefined; to: LogPosition }
 export async function storePage(
   ctx: MarketContext,
   leadership: Leadership,
-  page: PaymentPage,
+  { logs, unreadable }: Pick<JudgedPage, 'logs' | 'unreadable'>,
   head: BlockRef,
   move: Move | undefined,
 ): Promise<void> {
-  if (page.logs.length === 0 && page.unreadable.length === 0 && !move) return
-  // By their emitter forged ones are known.
-  if (ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED && page.logs.some(({ emitter }) => emitter === null)) {
-    throw new PaymentSourceError('payments without an emitter: the source has to say which contract reported them')
-  }
-  const logs = await judgeLogs(ctx, page.logs)
+  if (logs.length === 0 && unreadable.length === 0 && !move) return
   await leadership.keep()
+  await askForMoved(ctx, leadership, logs)
   try {
     await storeTogether(ctx, leadership, logs, head, async (tx) => {
-      await storeUnreadable(ctx, tx, page.unreadable)
+      await storeUnreadable(ctx, tx, unreadable)
       if (move) await moveCursor(ctx, tx, move)
       ctx.failpoint('payments.observing')
     })
@@ -62,16 +79,36 @@ export async function storePage(
     for (const log of logs) await storeAlone(ctx, leadership, log, head)
     await inTransaction(ctx.db, async (tx) => {
       await leadership.assert(tx)
-      await storeUnreadable(ctx, tx, page.unreadable)
+      await storeUnreadable(ctx, tx, unreadable)
       if (move) await moveCursor(ctx, tx, move)
     })
   }
   ctx.failpoint('payments.observed')
   for (const log of logs) ctx.paymentMemory.window?.blocks.set(keyOf(log), log.blockNumber)
-  if (page.unreadable.length > 0) {
-    ctx.metrics.rowErrors.inc(page.unreadable.length)
-    ctx.log.warn({ rows: page.unreadable.length }, 'payments without a readable reference')
+  if (unreadable.length > 0) {
+    ctx.metrics.rowErrors.inc(unreadable.length)
+    ctx.log.warn({ rows: unreadable.length }, 'payments without a readable reference')
   }
+}
+
+/**
+ * A transaction that was mined again may have its payments at other places in the log. What is on record of these transactions and
+ * not among what came is asked for first, so that no payment counts twice for a moment (payments.md P26).
+ */
+async function askForMoved(ctx: MarketContext, leadership: Leadership, logs: readonly JudgedLog[]): Promise<void> {
+  if (logs.length === 0) return
+  const came = new Set(logs.map(keyOf))
+  const recorded = await ctx.db
+    .selectFrom('payment_transfers')
+    .select(['tx_hash as txHash', 'log_index as logIndex'])
+    .where('chain_id', '=', ctx.config.CHAIN_ID)
+    .where(sql<boolean>`tx_hash = any(${logs.map(({ txHash }) => txHash)}::text[])`)
+    .where('orphaned_at', 'is', null)
+    .execute()
+  const others = recorded.map(keyOf).filter((key) => !came.has(key))
+  if (others.length === 0) return
+  await doubt(ctx, leadership, others)
+  await resolveDoubts(ctx, leadership)
 }
 
 /** Transfers and what they do to their orders, in one transaction. */
@@ -84,7 +121,8 @@ export async function storeTogether(
 ): Promise<void> {
   const { stored, orders } = await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
-    const written = await storeLogs(ctx, tx, logs)
+    const written = await storeLogs(ctx, tx, logs, head)
+    await claimForOrders(ctx, tx, written)
     const touched = new Set(written.flatMap(({ log }) => log.orderId ?? []))
     // Before the orders: from their first change of status on, all who have something to tell wait.
     await also(tx)

@@ -627,7 +627,7 @@ async function explainOrder(
       lineIndexes: job.line_indexes,
       status: job.status,
       // What an adapter said may name a person.
-      reason: job.reason === 'payment_reverted' ? job.reason : publicReason(job.reason),
+      reason: publicReason(job.reason),
       attempts: job.attempts,
       createdAt: job.created_at,
       nextAttemptAt: job.next_attempt_at,

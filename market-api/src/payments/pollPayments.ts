@@ -5,7 +5,7 @@ import { decideTrust, reconsiderIgnored } from './decideTrust.ts'
 import { followReorgs, recordObserved } from './followReorgs.ts'
 import { takeLeadership } from './leadership.ts'
 import { observeTransfers } from './observeTransfers.ts'
-import { recheckWindow } from './recheckWindow.ts'
+import { recheckWindow, rememberWindow } from './recheckWindow.ts'
 import { type BlockRef, PaymentSourceError } from './paymentSource.ts'
 import { resolveDoubts } from './resolveDoubts.ts'
 
@@ -48,13 +48,15 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
       const newest = await ctx.paymentSource.readHead()
       ctx.metrics.headBlock.set(newest.number)
       await followReorgs(ctx, leadership, newest)
+      // Before anything is read anew: a payment in two places counts in one.
+      await resolveDoubts(ctx, leadership)
+      await rememberWindow(ctx, leadership, newest)
       head = newest
     }),
   )
   const isRead = await step(() => asking(async () => (more = await observeTransfers(ctx, leadership, head))))
   if (isFollowed && isRead && !more) {
     const isComplete = await step(() => asking(() => recheckWindow(ctx, leadership, head)))
-    await step(() => asking(() => resolveDoubts(ctx, leadership, head)))
     if (isComplete) await step(() => recordObserved(ctx, leadership, head, asked))
   }
   const { checkpoint } = ctx.paymentMemory

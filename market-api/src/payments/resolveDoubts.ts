@@ -3,18 +3,18 @@ import { createGate } from '@market/kit/gate'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
-import type { BlockRef, MinedTransaction } from './paymentSource.ts'
-import { settleOrders, tellSettled } from './settleOrders.ts'
+import { keyOf } from './paymentMemory.ts'
+import type { MinedTransaction } from './paymentSource.ts'
 
 const BATCH = 200
 const CALLS_AT_ONCE = 8
 
 /**
  * Asks the node about every transfer that is in doubt. One whose log is not in the chain is an orphan and counts no more; its
- * reappearance undoes that (payments.md W5, P25, P26). Call it when everything up to the head was read: what was seen again is not
- * in doubt. Its row is kept as it was found.
+ * reappearance undoes that (payments.md W5, P25, P26). Its order is settled later in the round: the transaction may stand elsewhere
+ * now, and come with the next page.
  */
-export async function resolveDoubts(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
+export async function resolveDoubts(ctx: MarketContext, leadership: Leadership): Promise<void> {
   const chainId = ctx.config.CHAIN_ID
   const ask = createGate(CALLS_AT_ONCE)
   for (;;) {
@@ -40,7 +40,7 @@ export async function resolveDoubts(ctx: MarketContext, leadership: Leadership, 
     const verdicts = doubted.map((transfer) => ({ ...transfer, at: placeOf(found.get(transfer.tx_hash), transfer) }))
     const gone = verdicts.filter(({ at }) => at === undefined)
     await leadership.keep()
-    const settled = await inTransaction(ctx.db, async (tx) => {
+    await inTransaction(ctx.db, async (tx) => {
       await leadership.assert(tx)
       const rows = verdicts.map(({ tx_hash, log_index, at }) => ({ tx_hash, log_index, ...at, gone: at === undefined }))
       // In another place its verdict may be another.
@@ -56,16 +56,29 @@ export async function resolveDoubts(ctx: MarketContext, leadership: Leadership, 
           block_number bigint, transaction_index integer, block_hash text)
         where t.chain_id = ${chainId} and t.tx_hash = v.tx_hash and t.log_index = v.log_index
           and t.doubted_at is not null`.execute(tx)
-      const orders = new Set(verdicts.flatMap(({ order_id }) => order_id ?? []))
-      return settleOrders(ctx, tx, [...orders], head.number)
+      const orders = verdicts.flatMap(({ order_id }) => order_id ?? [])
+      await sql`
+        update orders set settle_at_block = 0 where order_id in (
+          select order_id from orders where order_id = any(${orders}::text[]) order by order_id for update)`.execute(tx)
     })
-    ctx.paymentMemory.window = undefined
     for (const { tx_hash, log_index, order_id } of gone) {
+      ctx.paymentMemory.window?.blocks.delete(keyOf({ txHash: tx_hash, logIndex: log_index }))
       ctx.metrics.orphanedTransfers.inc()
       ctx.log.warn({ tx: tx_hash, logIndex: log_index, orderId: order_id }, 'payment gone from the chain')
     }
-    tellSettled(ctx, settled)
   }
+}
+
+/** Of these transfers, by their names, nothing is deep until the node was asked. */
+export async function doubt(ctx: MarketContext, leadership: Leadership, keys: string[]): Promise<void> {
+  await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    await sql`
+      update payment_transfers set doubted_at = now()
+      where chain_id = ${ctx.config.CHAIN_ID} and doubted_at is null and orphaned_at is null
+        and (tx_hash, log_index) in (select split_part(key, ':', 1), split_part(key, ':', 2)::integer
+          from unnest(${keys}::text[]) as key)`.execute(tx)
+  })
 }
 
 /** Where the transfer's log stands now; undefined when the chain doesn't have it. */

@@ -76,7 +76,8 @@ export async function settleOrders(
 
   const begun = await holdJobs(tx, having('takeBack'))
   for (const order of settled) order.kept ||= begun.has(order.orderId)
-  await releaseJobs(tx, [...having('restore'), ...having('pay')])
+  // Money that is only seen again delivers nothing yet.
+  await releaseJobs(tx, [...having('restore'), ...having('confirm')])
   const due: DueJobs[] = []
   for (const { orderId, steps } of settled) {
     if (steps.includes('confirm')) due.push({ orderId, trigger: 'confirmed' })

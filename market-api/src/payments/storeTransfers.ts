@@ -2,7 +2,7 @@ import { sql, type Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 import { keyOf } from './paymentMemory.ts'
-import type { PaymentLog, UnreadableLog } from './paymentSource.ts'
+import type { BlockRef, PaymentLog, UnreadableLog } from './paymentSource.ts'
 import { avatarOfToken } from './trust.ts'
 import { judge, readTrust } from './trustOf.ts'
 
@@ -15,7 +15,7 @@ export type JudgedLog = PaymentLog & {
 }
 
 /** Finds the orders of these logs and judges those that may count. Reads the database and the chain, writes nothing. */
-export async function judgeLogs(ctx: MarketContext, logs: PaymentLog[]): Promise<JudgedLog[]> {
+export async function judgeLogs(ctx: MarketContext, logs: PaymentLog[], head: BlockRef): Promise<JudgedLog[]> {
   if (logs.length === 0) return []
   const references = [...new Set(logs.map(({ paymentReference }) => paymentReference))]
   const orders = await ctx.db
@@ -33,7 +33,7 @@ export async function judgeLogs(ctx: MarketContext, logs: PaymentLog[]): Promise
   for (const { gateway, blockNumber, ignoredReason } of placed) {
     if (ignoredReason === null) asked.set(gateway, Math.max(blockNumber, asked.get(gateway) ?? 0))
   }
-  const trust = await readTrust(ctx, asked)
+  const trust = await readTrust(ctx, asked, head)
   return placed.map((log) => {
     const words = trust.get(log.gateway)
     if (log.ignoredReason !== null || !words) return { ...log, eligible: null }
@@ -70,6 +70,7 @@ export async function storeLogs(
   ctx: MarketContext,
   tx: Transaction<MarketDatabase>,
   logs: readonly JudgedLog[],
+  head: BlockRef,
 ): Promise<StoredLog[]> {
   // One statement can't write a row twice; what comes later in the chain is where it stands.
   const rows = [...new Map(logs.map((log) => [keyOf(log), log])).values()]
@@ -79,7 +80,8 @@ export async function storeLogs(
     insert into payment_transfers as t (chain_id, tx_hash, log_index, block_number, transaction_index, block_hash, block_time,
         payment_reference, gateway_address, payer_address, payee_address, emitter_address, token_id, token_avatar, amount_wei,
         eligible, ignored_reason, verdict_due)
-      select ${ctx.config.CHAIN_ID}::bigint, v.*, v.eligible is null from unnest(
+      -- A block that the node doesn't have yet may change, and what was said in it.
+      select ${ctx.config.CHAIN_ID}::bigint, v.*, v.eligible is null or v.block_number > ${head.number} from unnest(
         ${column((log) => log.txHash)}::text[], ${column((log) => log.logIndex)}::integer[],
         ${column((log) => log.blockNumber)}::bigint[], ${column((log) => log.transactionIndex)}::integer[],
         ${column((log) => log.blockHash)}::text[], ${column((log) => log.blockTime?.toISOString() ?? null)}::timestamptz[],
@@ -94,18 +96,40 @@ export async function storeLogs(
     on conflict (chain_id, tx_hash, log_index) do update set
       block_number = excluded.block_number, transaction_index = excluded.transaction_index,
       block_hash = excluded.block_hash, block_time = excluded.block_time,
-      eligible = case when excluded.verdict_due then t.eligible else excluded.eligible end,
+      -- Mined again, a transaction may have another of its payments in this place.
+      payment_reference = excluded.payment_reference, gateway_address = excluded.gateway_address,
+      payer_address = excluded.payer_address, payee_address = excluded.payee_address,
+      emitter_address = excluded.emitter_address, token_id = excluded.token_id, token_avatar = excluded.token_avatar,
+      amount_wei = excluded.amount_wei,
+      eligible = coalesce(excluded.eligible, t.eligible),
       ignored_reason = excluded.ignored_reason, verdict_due = excluded.verdict_due,
       orphaned_at = null, doubted_at = null
     where t.orphaned_at is not null or t.doubted_at is not null or t.verdict_due
       or (t.block_number, t.transaction_index) <> (excluded.block_number, excluded.transaction_index)
       or t.block_hash <> excluded.block_hash
+      or (t.payment_reference, t.gateway_address, t.token_id, t.amount_wei)
+        is distinct from (excluded.payment_reference, excluded.gateway_address, excluded.token_id, excluded.amount_wei)
     returning tx_hash, log_index, xmax = 0 as inserted`.execute(tx)
   const byKey = new Map(rows.map((log) => [keyOf(log), log]))
   return written.map((row) => ({
     log: byKey.get(keyOf({ txHash: row.tx_hash, logIndex: row.log_index }))!,
     inserted: row.inserted,
   }))
+}
+
+/**
+ * Lets transfers count for orders that were placed while they were being judged; the next look at what is undecided judges them
+ * (payments.md P23). Orders placed after them claim them themselves.
+ */
+export async function claimForOrders(ctx: MarketContext, tx: Transaction<MarketDatabase>, logs: readonly StoredLog[]) {
+  const unclaimed = logs.flatMap(({ log }) => (log.ignoredReason === 'no_order' ? [log.paymentReference] : []))
+  if (unclaimed.length === 0) return
+  await sql`
+    update payment_transfers t set ignored_reason = null from orders o
+    where t.chain_id = ${ctx.config.CHAIN_ID} and t.payment_reference = any(${unclaimed}::text[])
+      and t.ignored_reason = 'no_order' and o.payment_reference = t.payment_reference and o.chain_id = t.chain_id`.execute(
+    tx,
+  )
 }
 
 export type StoredLog = { log: JudgedLog; inserted: boolean }

@@ -1,6 +1,6 @@
 import { messageOf } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
-import type { LogPosition, TrustLog } from './paymentSource.ts'
+import type { BlockRef, LogPosition, TrustLog } from './paymentSource.ts'
 import { comparePositions, trustedAt } from './trust.ts'
 
 /** What a gateway said, by whom: all of it, and what the factories vouch for. Null = not known. */
@@ -18,14 +18,18 @@ const MAX_STALENESS = 10
  * The trust of these gateways up to a block: read again when it is old, or only what came since. A gateway that can't be read is
  * left out, so that it holds up no other; its transfers stay undecided (payments.md 6).
  */
-export async function readTrust(ctx: MarketContext, gateways: Map<string, number>): Promise<Map<string, Words>> {
+export async function readTrust(
+  ctx: MarketContext,
+  gateways: Map<string, number>,
+  head: BlockRef,
+): Promise<Map<string, Words>> {
   const read = await Promise.all(
-    [...gateways].map(async ([gateway, block]) => [gateway, await trustOf(ctx, gateway, block)] as const),
+    [...gateways].map(async ([gateway, block]) => [gateway, await trustOf(ctx, gateway, block, head)] as const),
   )
   return new Map(read.flatMap(([gateway, words]) => (words ? [[gateway, words]] : [])))
 }
 
-async function trustOf(ctx: MarketContext, gateway: string, block: number): Promise<Words | undefined> {
+async function trustOf(ctx: MarketContext, gateway: string, block: number, head: BlockRef): Promise<Words | undefined> {
   const { trust } = ctx.paymentMemory
   const ttlMs = ctx.config.PAYMENT_TRUST_CACHE_TTL_SECONDS * 1000
   const known = trust.get(gateway)
@@ -35,9 +39,12 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number): Prom
     const isFresh = known !== undefined && age < ttlMs
     const words = await readWords(ctx, gateway, isFresh ? known : undefined)
     const readAt = isFresh ? known.readAt : ctx.now().getTime()
-    const newer = { ...words, coveredTo: Math.max(block, known?.coveredTo ?? 0), readAt }
-    trust.set(gateway, newer)
-    return newer
+    // What a source knows of blocks that the node doesn't have yet can change without a reorg that anybody notices.
+    const upToHead = (logs: TrustLog[] | null) => logs && logs.filter(({ blockNumber }) => blockNumber <= head.number)
+    const coveredTo = Math.max(Math.min(block, head.number), known?.coveredTo ?? 0)
+    if (coveredTo > head.number) return words
+    trust.set(gateway, { all: upToHead(words.all), anchored: upToHead(words.anchored), coveredTo, readAt })
+    return words
   } catch (error) {
     ctx.metrics.trustFailures.inc()
     // Nothing that was said up to a block changes later, save by a reorg, which clears this memory.
