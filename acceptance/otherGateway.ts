@@ -44,9 +44,16 @@ export async function createGatewayOf(rpcUrl: string, reference: string, amount:
   await pay(rpcUrl, gateway, devCurrencyAvatar, amount, reference)
 }
 
+/** The gateway of this seller. */
+export const gatewayOf = (rpcUrl: string, seller: string): Promise<Hex> =>
+  createPublicClient({ transport: http(rpcUrl) }).readContract({
+    ...factory,
+    functionName: 'gatewayOf',
+    args: [seller as Hex],
+  })
+
 /** Pays the right gateway in a currency anybody can print. */
 export async function payInUntrustedToken(rpcUrl: string, seller: string, reference: string, amount: bigint) {
-  const { account, chain } = freshWallet(rpcUrl)
-  const gateway = await chain.readContract({ ...factory, functionName: 'gatewayOf', args: [seller as Hex] })
-  await pay(rpcUrl, gateway, account.address, amount, reference)
+  const { account } = freshWallet(rpcUrl)
+  await pay(rpcUrl, await gatewayOf(rpcUrl, seller), account.address, amount, reference)
 }

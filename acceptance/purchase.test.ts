@@ -245,7 +245,8 @@ describe('a purchase through real processes', () => {
 describe('a catalog that somebody tampered with', () => {
   it('shows what the seller signed and nothing else, in the list and in the basket', async () => {
     const seller = await newSeller(market, demoOperator)
-    const payTo = demoSeller
+    const { gatewayOf } = await import('./otherGateway.ts')
+    const payTo = await gatewayOf(market.rpcUrl, demoSeller)
     const stranger = generatePrivateKey()
     const [honest, cheap, forged, altered] = await Promise.all([
       seller.product('honest', 5, payTo),

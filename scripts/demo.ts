@@ -1,22 +1,22 @@
 import { randomInt } from 'node:crypto'
 import { profileCidOfDigest } from '@market/contracts/cid'
-import { decimalFromWei } from '@market/contracts/money'
 import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator } from '@market/dev-chain/demo'
 import { devContracts } from '@market/dev-chain/deployment'
-import { payInCrc } from '@market/dev-chain/payInCrc'
-import { codesOf } from '@market/sdk/delivered'
+import { RpcError } from '@market/dev-chain/node'
 import { type CatalogItem, Market, NetworkError } from '@market/sdk/market'
 import { verifyBasket, verifyItem, verifyOrder } from '@market/sdk/verify'
 import { verifyListed, verifySeller } from '@market/sdk/verifySeller'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { privateKeyToAccount } from 'viem/accounts'
 import { connectRegistry } from './catalogRegistry.ts'
+import { payAtOnce, type Purchase, scenarios } from './demoScenarios.ts'
 
 type Options = {
   market: string
   rpc: string
   operator: string
   sku: string
+  scenario?: string
   seed?: number
   timeout: number
   json?: boolean
@@ -25,6 +25,13 @@ type Options = {
 const wholeNumber = (text: string) => {
   if (!/^[0-9]{1,9}$/.test(text)) throw new InvalidArgumentError('must be a whole number')
   return Number(text)
+}
+
+const scenarioName = (text: string) => {
+  if (!Object.hasOwn(scenarios, text)) {
+    throw new InvalidArgumentError(`there are ${Object.keys(scenarios).join(', ')}`)
+  }
+  return text
 }
 
 const command = new Command('npm run demo --')
@@ -41,27 +48,50 @@ const command = new Command('npm run demo --')
   )
   .option('--operator <address>', 'whose catalog', demoOperator)
   .option('--sku <sku>', 'what to buy', DEMO_CODE_SKU)
+  .option('--scenario <name>', 'what becomes of the payment, on the dev chain; see below', scenarioName)
   .option('--seed <n>', 'the same buyer every time', wholeNumber)
   .option('--timeout <seconds>', 'give up after', wholeNumber, 60)
   .option('--json', 'one JSON object at the end instead of a line for each step')
-  .addHelpText('after', '\nExamples:\n  npm run demo\n  npm run demo -- --seed 7 --json')
+  .addHelpText(
+    'after',
+    `
+Scenarios:
+${Object.entries(scenarios)
+  .map(([name, { about }]) => `  ${name.padEnd(10)} ${about}`)
+  .join('\n')}
 
-command.parse()
+Examples:
+  npm run demo
+  npm run demo -- --scenario reorg
+  npm run demo -- --seed 7 --json
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.`,
+  )
+  .exitOverride()
+
+try {
+  command.parse()
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error
+  process.exit(error.exitCode === 0 ? 0 : 2)
+}
 const options = command.opts<Options>()
 const deadline = AbortSignal.timeout(options.timeout * 1000)
 const began = performance.now()
 const steps: { step: string; ms: number }[] = []
 
-class DemoError extends Error {}
-
+const { scenario } = options
+const named = scenario === undefined ? {} : { scenario }
 try {
-  const result = await buy(options)
-  if (options.json)
-    console.log(JSON.stringify({ ok: true, ...result, steps, ms: Math.round(performance.now() - began) }))
-  else console.log(`\nThe code is ${result.codes.join(', ')}  (${((performance.now() - began) / 1000).toFixed(1)} s)`)
+  const { transactions, codes, ...bought } = await buy(options)
+  const result = { ...bought, txHash: transactions.at(-1), ...(scenario !== undefined && { transactions }), codes }
+  const ms = Math.round(performance.now() - began)
+  const news = codes.length > 0 ? `The code is ${codes.join(', ')}` : 'There is no code'
+  if (options.json) console.log(JSON.stringify({ ok: true, ...named, ...result, steps, ms }))
+  else console.log(`\n${news}  (${(ms / 1000).toFixed(1)} s)`)
 } catch (error) {
   const message = messageOf(error)
-  if (options.json) console.log(JSON.stringify({ ok: false, error: message, steps }))
+  if (options.json) console.log(JSON.stringify({ ok: false, ...named, error: message, steps }))
   else console.error(`\ndemo: ${message}`)
   process.exitCode = 1
 }
@@ -77,12 +107,12 @@ async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000
   done(`signed in as ${buyer} (seed ${seed})`)
 
   const sellers = (await market.sellers()).map(({ seller }) => seller)
-  if (sellers.length === 0) throw new DemoError('the market has no seller yet')
+  if (sellers.length === 0) throw new Error('the market has no seller yet')
   const items: CatalogItem[] = []
   for await (const item of market.catalogItems(operator, sellers)) items.push(item)
   const item = items.find(({ product }) => product.sku === sku)
   const offer = item?.product.offers[0]
-  if (!item || !offer) throw new DemoError(`the catalog has no ${sku}`)
+  if (!item || !offer) throw new Error(`the catalog has no ${sku}`)
   done(`found ${item.product.name} for ${offer.price} ${offer.priceCurrency} among ${items.length} products`)
 
   const { seller } = item
@@ -99,7 +129,7 @@ async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000
   done('put one into a basket')
 
   const { valid, missing } = await basket.validate()
-  if (!valid) throw new DemoError(`the basket still needs ${missing.map(({ slot }) => slot).join(', ')}`)
+  if (!valid) throw new Error(`the basket still needs ${missing.map(({ slot }) => slot).join(', ')}`)
   done('the basket is valid')
 
   const checkout = await basket.checkout()
@@ -107,43 +137,20 @@ async function buy({ market: url, rpc, operator, sku, seed = randomInt(1_000_000
   done(`checked out: ${orderId}`)
 
   const payment = verifyOrder(await market.order(orderId), { basket: agreed, products: [product], checkout })
-  const { address: gateway, amountWei: amount, reference } = payment
-  const txHash = await payInCrc(rpc, account, { gateway, amount, reference })
-  done(`paid ${decimalFromWei(amount)} CRC with reference ${reference}`)
-
-  const codes = await follow(market, orderId)
-  return { buyer, seed, orderId, paymentReference, txHash, codes }
-}
-
-/** Watches the order until the code is in it, telling each new status. */
-async function follow(market: Market, orderId: string): Promise<string[]> {
-  try {
-    for await (const { newStatus } of market.watchOrder(orderId, { signal: deadline })) {
-      done(`order is ${lastPart(newStatus)}`)
-    }
-    const codes = codesOf(await market.awaitDelivery(orderId, { signal: deadline, pollMs: 100 }))
-    if (codes.length > 0) {
-      done('the code is in the order')
-      return codes
-    }
-  } catch (error) {
-    if (!deadline.aborted) throw error
-  }
-  const [{ orderStatus }, jobs] = await Promise.all([market.order(orderId), market.fulfillments(orderId)])
-  const state = jobs.map((job) => `${job.state}${job.reason ? ` (${job.reason})` : ''}`).join(', ') || 'not begun'
-  const seconds = Math.round((performance.now() - began) / 1000)
-  throw new DemoError(`no code after ${seconds} s; order ${orderId} is ${lastPart(orderStatus)}, delivery ${state}`)
+  const timeoutMs = timeout * 1000
+  const purchase: Purchase = { market, orderId, payment, account, rpc, timeoutMs, deadline, done }
+  const outcome = await (scenario === undefined ? payAtOnce : scenarios[scenario]!.play)(purchase)
+  return { buyer, seed, orderId, paymentReference, ...outcome }
 }
 
 function messageOf(error: unknown): string | undefined {
   if (error instanceof NetworkError && error.reason === 'unreachable') {
     return `nothing listens at ${options.market}; is \`npm start\` running?`
   }
+  if (error instanceof RpcError && error.code === -32601) {
+    return `${options.rpc} is not the dev chain of \`npm start\`, where scenarios play`
+  }
   return error instanceof Error ? error.message.split('\n')[0] : String(error)
-}
-
-function lastPart(iri: string): string {
-  return iri.split('/').at(-1) ?? iri
 }
 
 function done(step: string) {

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type StandInMarket, startStandInMarket } from '@market/testkit/standInMarket'
 import { until } from '@market/testkit/until'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openGateway } from './devChain.ts'
 import {
   type Answer,
   basketAt,
@@ -29,7 +30,8 @@ let buyers: Person[]
 beforeAll(async () => {
   running = await startStandInMarket()
   market = await openMarket(running.place)
-  seller = await market.seller()
+  const { account } = await market.signIn()
+  seller = await market.seller(await openGateway(market.place.rpcUrl, account))
   const unique = { offer: { price: 3 }, isOneOff: true }
   await seller.shelve({
     'last-piece': { offer: { price: 3 }, stock: 1 },

@@ -233,7 +233,8 @@ describe('payments of a node', () => {
   })
 
   it.each<[string, Log[]]>([
-    ['outside the range', [payment(1), { ...payment(2), blockNumber: quantity(50) }]],
+    ['above the range', [payment(1), payment(50)]],
+    ['below the range', [payment(0), payment(1)]],
     ['in no block yet', [{ ...payment(1), blockNumber: null as never }]],
     ['of another contract', [payment(1, { address: address(9) })]],
     ['of another event', [payment(1, { topics: [TRUST_UPDATED, word(PAYER), word(PAYEE)] })]],
@@ -255,11 +256,12 @@ describe('payments of a node', () => {
     ['with half a byte', [payment(1, { data: '0x123' })]],
     ['with a time that is none', [payment(1, { blockTimestamp: 'now' })]],
   ])('believes nothing of an answer with a log %s', async (_, logs) => {
-    host.answerTo = (call) => (call.method === 'eth_getLogs' ? { result: [payment(0), ...logs] } : answer(call))
+    host.answerTo = (call) => (call.method === 'eth_getLogs' ? { result: logs } : answer(call))
     const source = connect()
-    await expect(source.readPayments(undefined, 10, head())).rejects.toThrow(PaymentSourceError)
-    host.answerTo = (call) => (call.method === 'eth_getLogs' ? { result: [payment(0)] } : answer(call))
-    expect((await source.readPayments(undefined, 10, head())).logs).toHaveLength(1)
+    const genesis = { blockNumber: 0, transactionIndex: LAST, logIndex: LAST }
+    await expect(source.readPayments(genesis, 10, head())).rejects.toThrow(PaymentSourceError)
+    host.answerTo = (call) => (call.method === 'eth_getLogs' ? { result: [payment(1)] } : answer(call))
+    expect((await source.readPayments(genesis, 10, head())).logs).toHaveLength(1)
   })
 
   it('keeps what it cannot decode as unreadable', async () => {
@@ -319,13 +321,10 @@ describe('payments of a node', () => {
   })
 
   it('takes no logs from a node that does not have the blocks', async () => {
-    const behind = (call: Call) => (call.method === 'eth_getBlockByNumber' ? { result: null } : answer(call))
-    host.answerTo = behind
+    host.answerTo = (call) => (call.method === 'eth_getBlockByNumber' ? { result: null } : answer(call))
     await expect(connect().readPayments(undefined, 10, head())).rejects.toThrow(
       'the node gave logs up to block 9, but does not have that block',
     )
-    host.answerTo = (call) => (call.method === 'eth_blockNumber' ? answer(call) : behind(call))
-    await expect(connect().readGateway(GATEWAY)).rejects.toThrow(PaymentSourceError)
   })
 
   it('takes no logs of blocks that are replaced meanwhile', async () => {
@@ -423,6 +422,17 @@ describe('trust and gateways of a node', () => {
     host.answerTo = (call) => (call.method === 'eth_blockNumber' ? { result: quantity(80) } : answer(call))
     expect(await source.readTrust(GATEWAY, {})).toHaveLength(1)
     expect(ranges()).toEqual([[0, 100]])
+  })
+
+  it('takes no trust from a node that does not have the blocks of the payments', async () => {
+    const source = connect({ logRange: 200 })
+    await source.readPayments(undefined, 10, head())
+    node.head = 80
+    await expect(source.readTrust(GATEWAY, {})).rejects.toThrow(
+      'the node gave logs up to block 100, but does not have that block',
+    )
+    await source.readPayments(undefined, 10, head())
+    expect(await source.readTrust(GATEWAY, {})).toEqual([])
   })
 
   it('asks only from a position on, and only what the named contracts said', async () => {

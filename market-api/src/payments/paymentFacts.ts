@@ -36,6 +36,8 @@ export function sortOutPayments(claims: readonly ClaimedPayment[]): {
   return { logs, unreadable }
 }
 
+const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 /** The payer's text: hex or base64 of UTF-8 (payments.md 3). */
 export function referenceOf(data: unknown): string | undefined {
   if (typeof data !== 'string') return undefined
@@ -43,7 +45,7 @@ export function referenceOf(data: unknown): string | undefined {
   if (hex ? !/^0x([0-9a-f]{2})*$/i.test(data) : !/^[A-Za-z0-9+/]+={0,2}$/.test(data)) return undefined
   const bytes = hex ? Buffer.from(data.slice(2), 'hex') : Buffer.from(data, 'base64')
   try {
-    return normalizePaymentReference(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    return normalizePaymentReference(UTF8.decode(bytes))
   } catch {
     return undefined
   }

@@ -39,6 +39,7 @@ export async function replayPayments(
   return inTransaction(db, async (tx) => {
     if (!dryRun) {
       // Every transaction of the poller holds this row: it is between two of them now, and none begins until the commit.
+      await sql`select 1 from leases where name = 'payments' for update`.execute(tx)
     }
     const cursor = await tx
       .selectFrom('payments_cursors')

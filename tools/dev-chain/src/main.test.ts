@@ -39,6 +39,8 @@ async function refusal(env: Record<string, string>): Promise<string | undefined>
 
 it.concurrent('deploys, says it is ready and stops within a second', async () => {
   const port = await freePort()
+  // As a dev chain leaves it that was killed while transactions were held.
+  await chain.ask('evm_setAutomine', false)
   const { child, ended, lines } = start({ NODE_URL: chain.url, PORT: `${port}` })
   await eventually(async () => lines().length > 0)
   expect(lines()).toMatchObject([{ level: 'info', service: 'dev-chain', msg: 'ready', contracts: 'deployed' }])

@@ -17,15 +17,17 @@ try {
 async function main(): Promise<void> {
   const { nodeUrl, port, blockMs, depth } = readConfig(process.env)
   await untilAnvilAnswers(nodeUrl)
+  // Whoever ran here before may have been killed while the chain stood still.
+  await askNode(nodeUrl, 'evm_setAutomine', [true])
   const contracts = await deployDevContracts(nodeUrl)
-  const facade = await startFacade({ nodeUrl, port }).catch((error: NodeJS.ErrnoException) => {
-    throw error.code === 'EADDRINUSE' ? new Error(`port ${port} is in use; free it or set PORT`) : error
-  })
   const miner = startMiner({
     nodeUrl,
     blockMs,
     depth,
     onTrouble: (error) => log('warn', error instanceof Error ? error.message : String(error)),
+  })
+  const facade = await startFacade({ nodeUrl, port, miner }).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'EADDRINUSE' ? new Error(`port ${port} is in use; free it or set PORT`) : error
   })
   log('info', 'ready', { url: facade.url, nodeUrl, contracts, ...devContracts, devCurrencyAvatar })
 

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, it, onTestFinished, vi } from 'vitest'
 import { type Chain, eventually, free, startChain } from '../test/chain.ts'
 import { type Miner, type MinerOptions, startMiner } from './mining.ts'
 
@@ -57,6 +57,32 @@ it('buries a transaction that a reorg brought up to the surface again', async ()
   await chain.ask('anvil_reorg', 2, [[moved, 1]])
   await eventually(async () => (await chain.head()) === block + 12)
   await expectRest(block + 12)
+})
+
+it('is paused only when the block it is making is there', async () => {
+  const asked: string[] = []
+  const real = globalThis.fetch
+  let answer!: () => void
+  const held = new Promise<void>((resolve) => (answer = resolve))
+  const away = vi.spyOn(globalThis, 'fetch').mockImplementation(async (url, init) => {
+    const isMine = String(init?.body).includes('anvil_mine')
+    asked.push(isMine ? 'mine' : 'look')
+    if (isMine) await held
+    return real(url, init)
+  })
+  onTestFinished(() => away.mockRestore())
+  const block = await transact()
+  mine()
+  await eventually(async () => asked.includes('mine'))
+  let isPaused = false
+  const pausing = miner!.pause().then(() => (isPaused = true))
+  const meanwhile = { head: await chain.head(), isPaused }
+  answer()
+  await pausing
+  expect(meanwhile).toEqual({ head: block, isPaused: false })
+  await expectRest(block + 1)
+  miner!.resume()
+  await eventually(async () => (await chain.head()) === block + 6)
 })
 
 it('goes on after the node was away', async () => {

@@ -12,6 +12,9 @@ export interface MinerOptions {
 }
 
 export interface Miner {
+  /** Resolves when the block it may just be making is there. */
+  pause(): Promise<void>
+  resume(): void
   stop(): Promise<void>
 }
 
@@ -32,6 +35,8 @@ export function startMiner({ nodeUrl, blockMs = 100, depth = 14, onTrouble }: Mi
   const ask = <T>(method: string, params: unknown[] = []) => askNode<T>(nodeUrl, method, params, signal)
 
   let head: { hash: string; buried: number } | undefined
+  let paused = false
+  let current: Promise<'mined' | 'resting'> | undefined
 
   /** How many empty blocks stand on the last transaction; `depth` when it is that far down, or there is none. */
   async function buriedUnder(block: Block): Promise<number> {
@@ -61,7 +66,8 @@ export function startMiner({ nodeUrl, blockMs = 100, depth = 14, onTrouble }: Mi
     while (!signal.aborted) {
       let pauseMs = WATCH_MS
       try {
-        if ((await step()) === 'mined') pauseMs = blockMs
+        current = paused ? undefined : step()
+        if ((await current) === 'mined') pauseMs = blockMs
         troubled = false
       } catch (error) {
         if (!troubled && !signal.aborted) onTrouble?.(error)
@@ -73,6 +79,13 @@ export function startMiner({ nodeUrl, blockMs = 100, depth = 14, onTrouble }: Mi
 
   const finished = run()
   return {
+    pause: async () => {
+      paused = true
+      await current?.catch(() => {})
+    },
+    resume: () => {
+      paused = false
+    },
     stop: async () => {
       stopping.abort()
       await finished
