@@ -1,8 +1,11 @@
 import { connectJsonRpc, type JsonRpc } from './jsonRpc.ts'
-import { type BlockRef, type MinedTransaction, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
-
-/** Of a block's transactions and logs, what Postgres' `integer` can count; no block of this world has more. */
-export const MAX_INDEX = 2_147_483_647
+import {
+  type BlockRef,
+  MAX_INDEX,
+  type MinedTransaction,
+  type PaymentSource,
+  PaymentSourceError,
+} from './paymentSource.ts'
 
 /** What every source asks a node, whoever it has its payments from. */
 export type ChainReads = Pick<PaymentSource, 'readHead' | 'readBlock' | 'readTransaction'> & { ask: JsonRpc }
@@ -35,12 +38,13 @@ export function connectChain({
     readBlock,
 
     async readHead() {
+      // First, so that in an outage it is always the same call that fails: the log tells of each change.
+      const number = parseHexBlock(await ask('eth_blockNumber', []))
       if (!onChain) {
         const actual = quantityOf(await ask('eth_chainId', []), 'eth_chainId')
         if (actual !== chainId) throw new PaymentSourceError(`the node is on chain ${actual}, CHAIN_ID is ${chainId}`)
         onChain = true
       }
-      const number = parseHexBlock(await ask('eth_blockNumber', []))
       const head = await readBlock(number)
       // A head that is only claimed would make payments final before their time.
       if (!head) throw new PaymentSourceError(`the node says its head is ${number}, but does not have that block`)

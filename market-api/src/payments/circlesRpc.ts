@@ -1,7 +1,7 @@
-import { connectChain, listOf, MAX_INDEX, recordOf } from './chainReads.ts'
+import { connectChain, listOf, recordOf } from './chainReads.ts'
 import { connectJsonRpc } from './jsonRpc.ts'
 import { blockTimeOf, type ClaimedPayment, sortOutPayments } from './paymentFacts.ts'
-import { type LogPosition, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
+import { type LogPosition, MAX_INDEX, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
 import { comparePositions } from './trust.ts'
 
 const PAGE = 1000

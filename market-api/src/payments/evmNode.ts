@@ -1,9 +1,9 @@
 import { createGate } from '@market/kit/gate'
 import { type AbiEvent, decodeEventLog, type Hex, parseAbiItem, toEventSelector } from 'viem'
-import { connectChain, hashOf, listOf, MAX_INDEX, quantityOf, recordOf, toHex } from './chainReads.ts'
+import { connectChain, hashOf, listOf, quantityOf, recordOf, toHex } from './chainReads.ts'
 import { RpcFailure } from './jsonRpc.ts'
 import { blockTimeOf, type ClaimedPayment, sortOutPayments } from './paymentFacts.ts'
-import { type LogPosition, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
+import { endOfBlock, type LogPosition, MAX_INDEX, type PaymentSource, PaymentSourceError } from './paymentSource.ts'
 import { comparePositions } from './trust.ts'
 
 const HEADERS_AT_ONCE = 8
@@ -109,7 +109,7 @@ export function connectEvmNode({
       const claims = await Promise.all(page.map(async (log) => claimOf(log, await secondsOfBlock(log))))
       return {
         ...sortOutPayments(claims),
-        end: held ? positionOf(page.at(-1)!) : { blockNumber: to, transactionIndex: MAX_INDEX, logIndex: MAX_INDEX },
+        end: held ? positionOf(page.at(-1)!) : endOfBlock(to),
         full: held || to < head.number,
       }
     },

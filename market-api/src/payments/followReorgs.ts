@@ -2,12 +2,10 @@ import { inTransaction } from '@market/kit/db'
 import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
-import type { BlockRef } from './paymentSource.ts'
+import { type BlockRef, MAX_INDEX } from './paymentSource.ts'
 
 /** How far back checkpoints are kept; what forked before the oldest is read again from the first block on. */
 const CHECKPOINT_BLOCKS = 4096
-/** Behind everything in its block. */
-const LAST = 2_147_483_647
 
 /**
  * Notices by the checkpoints that the chain has changed its mind, and takes the cursor back to where it did: what stood behind that
@@ -32,7 +30,7 @@ export async function followReorgs(ctx: MarketContext, leadership: Leadership, h
     await leadership.assert(tx)
     await sql`
       update payments_cursors
-        set last_block_number = ${fork}, last_transaction_index = ${LAST}, last_log_index = ${LAST}
+        set last_block_number = ${fork}, last_transaction_index = ${MAX_INDEX}, last_log_index = ${MAX_INDEX}
       where chain_id = ${chainId} and last_block_number > ${fork}`.execute(tx)
     await sql`delete from payments_checkpoints where chain_id = ${chainId} and block_number > ${fork}`.execute(tx)
     await sql`

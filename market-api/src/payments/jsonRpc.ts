@@ -4,6 +4,8 @@ import { PaymentSourceError } from './paymentSource.ts'
 
 /** A page of a thousand rows is under 1 MiB; what answers with more than this is to be asked for less. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+/** One call a request, so that it names nothing (payments.md 2). */
+const ID = 1
 
 /** Gateways by the hundred may be asked about at once; a host would take that for an attack. */
 const CALLS_AT_ONCE = 16
@@ -41,12 +43,10 @@ export function connectJsonRpc({
   const headers = { 'Content-Type': 'application/json', Accept: 'application/json' }
   const secrets = secretsOf(url)
   const inTurn = createGate(CALLS_AT_ONCE)
-  let lastId = 0
 
   const call: JsonRpc = async (method, params) => {
-    const id = (lastId += 1)
     const signal = AbortSignal.timeout(timeoutMs)
-    const body = JSON.stringify({ jsonrpc: '2.0', id, method, params })
+    const body = JSON.stringify({ jsonrpc: '2.0', id: ID, method, params })
     const attempt = async () => {
       const response = await fetch(url, { method: 'POST', headers, body, signal })
       const bytes = await readCapped(response, MAX_ANSWER_BYTES)
@@ -73,7 +73,7 @@ export function connectJsonRpc({
     }
     if (!ok) throw new RpcFailure('http', `${method}: HTTP ${status}`, { status })
     if (!answer) throw new RpcFailure('garbage', `${method}: the answer is not a JSON-RPC answer`)
-    if (answer.id !== id && (!anyId || isNumber(answer.id)))
+    if (answer.id !== ID && (!anyId || isNumber(answer.id)))
       throw new RpcFailure('garbage', `${method}: the answer is to another call`)
     if (answer.result === undefined) throw new RpcFailure('garbage', `${method}: no result`)
     return answer.result

@@ -5,6 +5,16 @@
 
 export type LogPosition = { blockNumber: number; transactionIndex: number; logIndex: number }
 
+/** What Postgres' `integer` can count; no block of this world has more transactions or logs. */
+export const MAX_INDEX = 2_147_483_647
+
+/** Behind everything in this block. */
+export const endOfBlock = (blockNumber: number): LogPosition => ({
+  blockNumber,
+  transactionIndex: MAX_INDEX,
+  logIndex: MAX_INDEX,
+})
+
 export type BlockRef = { number: number; hash: string }
 
 /** One `PaymentReceived` log. Null = the log has none that can be read; it is stored and never credited. */

@@ -2,7 +2,7 @@ import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
 import { storePage } from './observeTransfers.ts'
 import { keyOf } from './paymentMemory.ts'
-import type { BlockRef, LogPosition, PaymentLog } from './paymentSource.ts'
+import { type BlockRef, endOfBlock, type PaymentLog } from './paymentSource.ts'
 import { doubt, resolveDoubts } from './resolveDoubts.ts'
 import { judgeLogs } from './storeTransfers.ts'
 
@@ -10,8 +10,6 @@ import { judgeLogs } from './storeTransfers.ts'
 const MIN_BLOCKS = 64
 /** More are looked at in the next round, so that a flood of payments doesn't keep new ones waiting. */
 const MAX_PAGES = 40
-/** Behind everything in its block. */
-const LAST = 2_147_483_647
 
 /**
  * Reads the last blocks once more: a source that left a log out, or a chain that moved it, is found out while nothing is final yet.
@@ -51,8 +49,7 @@ const firstBlock = (ctx: MarketContext, head: BlockRef) =>
 /** All logs behind a block; undefined when they are too many for one look. */
 async function readWindow(ctx: MarketContext, from: number, head: BlockRef): Promise<PaymentLog[] | undefined> {
   const logs: PaymentLog[] = []
-  let after: LogPosition | undefined =
-    from < 0 ? undefined : { blockNumber: from, transactionIndex: LAST, logIndex: LAST }
+  let after = from < 0 ? undefined : endOfBlock(from)
   for (let pages = 0; pages < MAX_PAGES; pages += 1) {
     const page = await ctx.paymentSource.readPayments(after, ctx.config.PAGE_SIZE, head)
     logs.push(...page.logs)

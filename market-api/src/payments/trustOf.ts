@@ -1,6 +1,6 @@
 import { messageOf } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
-import type { BlockRef, LogPosition, TrustLog } from './paymentSource.ts'
+import { type BlockRef, endOfBlock, type LogPosition, type TrustLog } from './paymentSource.ts'
 import { comparePositions, trustedAt } from './trust.ts'
 
 /** What a gateway said, by whom: all of it, and what the factories vouch for. Null = not known. */
@@ -13,6 +13,9 @@ export type TrustMemory = Map<string, KnownTrust>
 
 /** How long trust that can't be read anew is believed, in times of its age limit (payments.md W13). */
 const MAX_STALENESS = 10
+
+/** Read again, in case the source had not all of its newest blocks. */
+const OVERLAP_BLOCKS = 64
 
 /**
  * The trust of these gateways up to a block: read again when it is old, or only what came since. A gateway that can't be read is
@@ -54,15 +57,17 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number, head:
   }
 }
 
-async function readWords(ctx: MarketContext, gateway: string, known: Words | undefined): Promise<Words> {
+async function readWords(ctx: MarketContext, gateway: string, known: KnownTrust | undefined): Promise<Words> {
   const { PAYMENT_GATEWAY_FACTORY: factories, PAYMENT_GATEWAY_FACTORY_ENFORCED: enforced } = ctx.config
   const read = async (before: TrustLog[] | null | undefined, emitters?: readonly string[]) => {
-    const after = before?.toSorted(comparePositions).at(-1)
+    // Not from the last word on: that may be long ago, and a node that gives few blocks at once would be asked often.
+    const block = known && before ? known.coveredTo - OVERLAP_BLOCKS : -1
+    const after = block < 0 ? undefined : endOfBlock(block)
     const newer = await ctx.paymentSource.readTrust(gateway, {
       ...(emitters ? { emitters } : {}),
       ...(after ? { after } : {}),
     })
-    return [...(before ?? []), ...newer]
+    return after ? [...before!.filter((log) => comparePositions(log, after) <= 0), ...newer] : newer
   }
   if (!factories) return { all: await read(known?.all), anchored: null }
   if (enforced) {
