@@ -8,7 +8,15 @@ import { keyOf } from './paymentMemory.ts'
 import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
 import { doubt, resolveDoubts } from './resolveDoubts.ts'
 import { settleOrders, tellSettled } from './settleOrders.ts'
-import { claimForOrders, type JudgedLog, judgeLogs, storeLogs, storeUnreadable, tellStored } from './storeTransfers.ts'
+import {
+  claimForOrders,
+  type JudgedLog,
+  judgeLogs,
+  REFUSED,
+  storeLogs,
+  storeUnreadable,
+  tellStored,
+} from './storeTransfers.ts'
 
 /** How long a backlog is read before the other steps get their turn, so that it holds up nobody's confirmation (W15). */
 const BUDGET_MS = 20_000
@@ -146,7 +154,7 @@ async function storeAlone(ctx: MarketContext, leadership: Leadership, log: Judge
     )
     await inTransaction(ctx.db, async (tx) => {
       await leadership.assert(tx)
-      await storeUnreadable(ctx, tx, [{ ...log, reason: 'refused' }])
+      await storeUnreadable(ctx, tx, [{ ...log, reason: REFUSED }])
     })
   }
 }

@@ -43,6 +43,8 @@ export async function judgeLogs(ctx: MarketContext, logs: PaymentLog[], head: Bl
   })
 }
 
+/** The database said no to it. */
+export const REFUSED = 'refused'
 export const UNTRUSTED = 'untrusted_token'
 
 /** Why a transfer can't count whatever token it is; null when that is all that is left to ask (payments.md 18). */
@@ -110,6 +112,12 @@ export async function storeLogs(
       or (t.payment_reference, t.gateway_address, t.token_id, t.amount_wei)
         is distinct from (excluded.payment_reference, excluded.gateway_address, excluded.token_id, excluded.amount_wei)
     returning tx_hash, log_index, xmax = 0 as inserted`.execute(tx)
+  // What was refused once and is stored now needs nobody any more.
+  await sql`
+    delete from payment_row_errors where chain_id = ${ctx.config.CHAIN_ID} and reason = ${REFUSED}
+      and tx_hash = any(${column((log) => log.txHash)}::text[])
+      and (tx_hash, log_index) in (select * from unnest(${column((log) => log.txHash)}::text[],
+        ${column((log) => log.logIndex)}::integer[]))`.execute(tx)
   const byKey = new Map(rows.map((log) => [keyOf(log), log]))
   return written.map((row) => ({
     log: byKey.get(keyOf({ txHash: row.tx_hash, logIndex: row.log_index }))!,

@@ -22,6 +22,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       where doubted_at is not null and orphaned_at is null`.execute(db)
   await sql`create index ix_payment_transfers_block on payment_transfers (chain_id, block_number)`.execute(db)
   await sql`
+    create index ix_payment_transfers_orphaned on payment_transfers (chain_id, block_number)
+      where orphaned_at is not null`.execute(db)
+  await sql`
     create index ix_payment_transfers_ignored on payment_transfers (chain_id, ignored_reason, gateway_address)
       where ignored_reason is not null`.execute(db)
 
@@ -41,6 +44,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       seen_at timestamptz not null default now(),
       primary key (chain_id, block_number, transaction_index, log_index)
     )`.execute(db)
+
+  await sql`
+    create index ix_payment_row_errors_refused on payment_row_errors (tx_hash) where reason = 'refused'`.execute(db)
 
   // Hashes of blocks up to which everything was read. One that the chain answers differently later is a reorg.
   await sql`
