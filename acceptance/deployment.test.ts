@@ -33,6 +33,8 @@ const devChain: Variables = new Map(
 const ops = namesIn('scripts/ops.ts', /env\.([A-Z][A-Z_]+)/g, ['OPS_MARKET_URL', 'OPS_CODEDISP_URL'])
 /** What the catalog commands read besides; RPC, NAME_REGISTRY_ADDRESS and IPFS_* are market-api's as well. */
 const catalog = namesIn('scripts/catalogConnections.ts', /\benv\.([A-Z][A-Z_]+)/g, ['CATALOG_PRIVATE_KEY'])
+/** What the payments commands read besides, as market-api has them. */
+const payments = namesIn('scripts/payments.ts', /'((?:CONFIRM|FINALIZE)_CONFIRMATIONS)'/g)
 const demo = namesIn('scripts/demo.ts', /process\.env\.([A-Z][A-Z_]+)/g)
 const devstack = namesIn('packages/devstack/src/stack.ts', /env\.([A-Z][A-Z_]+)/g)
 const readers = { market, adapter, initDb, start, devChain, ops, catalog, demo, devstack }
@@ -126,7 +128,7 @@ describe('docker-compose.yml', () => {
       secrets: ['DB_CODEDISP_PASSWORD', 'CIRCLES_SERVICE_KEY', 'MARKET_CODE_DISPENSER_TOKEN'],
     },
     // A person's tool: it works on both databases, while it runs.
-    ops: { reads: ops.keys(), secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD'] },
+    ops: { reads: [...ops.keys(), ...payments.keys()], secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD'] },
   }
 
   it('knows the services this test knows', () => {
