@@ -10,13 +10,16 @@ export const JOBS_CHANNEL = 'fulfillment_jobs'
 
 export type DueJobs = { orderId: string; trigger: FulfillmentTrigger }
 
-/** The jobs that a trigger makes due for each of these orders, in the transaction that moved them. Repeating it adds nothing. */
+/**
+ * The jobs that a trigger makes due for each of these orders, in the transaction that moved them. Repeating it adds nothing. Gives
+ * back the orders for which something new is to be delivered.
+ */
 export async function insertJobs(
   ctx: MarketContext,
   tx: Transaction<MarketDatabase>,
   due: readonly DueJobs[],
-): Promise<void> {
-  if (due.length === 0) return
+): Promise<Set<string>> {
+  if (due.length === 0) return new Set()
   const orderIds = due.map(({ orderId }) => orderId)
   const triggers = due.map(({ trigger }) => trigger)
   const { rows: lines } = await sql<{
@@ -34,7 +37,7 @@ export async function insertJobs(
       join order_lines l on l.order_id = d.order_id and l.fulfillment_trigger = d.trigger
       join orders o on o.order_id = l.order_id
      order by l.order_id, l.line_index`.execute(tx)
-  if (lines.length === 0) return
+  if (lines.length === 0) return new Set()
   const chainId = Number(lines[0]!.chain_id)
   const routes = await findRoutes(
     ctx,
@@ -69,7 +72,7 @@ export async function insertJobs(
     }))
   })
   // As one JSON text: lists of all lengths would each make a statement of their own.
-  const { rows } = await sql<{ made: string }>`
+  const { rows } = await sql<{ order_id: string }>`
     with made as (
       insert into fulfillment_jobs (order_id, chain_id, seller_address, offer_type, trigger, line_indexes, idempotency_key,
           status, reason, next_attempt_at)
@@ -78,11 +81,13 @@ export async function insertJobs(
           from jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) as j (order_id text, seller_address text, offer_type text,
             trigger text, line_indexes integer[], idempotency_key text, status text, reason text)
         on conflict do nothing
-        returning job_id, status, reason
+        returning job_id, order_id, status, reason
     ), told as (
       insert into fulfillment_job_events (job_id, kind, detail)
         select job_id, 'created', jsonb_build_object('status', status, 'reason', reason) from made
     )
-    select count(*) as made from made`.execute(tx)
-  if (Number(rows[0]!.made) > 0) await sql`select pg_notify(${JOBS_CHANNEL}, '')`.execute(tx)
+    select order_id, case when row_number() over () = 1 then pg_notify(${JOBS_CHANNEL}, '') end from made where status = 'pending'`.execute(
+    tx,
+  )
+  return new Set(rows.map(({ order_id }) => order_id))
 }

@@ -9,6 +9,7 @@ import type { MarketDatabase } from '../db/types.ts'
 export const tellCompletion = (tx: Transaction<MarketDatabase>, orderId: string) => tellCompletions(tx, [orderId])
 
 export async function tellCompletions(tx: Transaction<MarketDatabase>, orderIds: string[]): Promise<void> {
+  if (orderIds.length === 0) return
   // The order's row: else the last outcome and the completion, at once, would each not see the other and both keep silent.
   await sql`
     select tell_completion(order_id)

@@ -6,7 +6,7 @@ import type { MarketDatabase } from '../db/types.ts'
 import type { Leadership } from './leadership.ts'
 import { keyOf } from './paymentMemory.ts'
 import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
-import { doubt, resolveDoubts } from './resolveDoubts.ts'
+import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
 import { settleOrders, tellSettled } from './settleOrders.ts'
 import {
   claimForOrders,
@@ -74,7 +74,7 @@ export async function storePage(
 ): Promise<void> {
   if (logs.length === 0 && unreadable.length === 0 && !move) return
   await leadership.keep()
-  await askForMoved(ctx, leadership, logs)
+  await askForMoved(ctx, leadership, logs, head)
   try {
     await storeTogether(ctx, leadership, logs, head, async (tx) => {
       await storeUnreadable(ctx, tx, unreadable)
@@ -103,7 +103,12 @@ export async function storePage(
  * A transaction that was mined again may have its payments at other places in the log. What is on record of these transactions and
  * not among what came is asked for first, so that no payment counts twice for a moment (payments.md P26).
  */
-async function askForMoved(ctx: MarketContext, leadership: Leadership, logs: readonly JudgedLog[]): Promise<void> {
+async function askForMoved(
+  ctx: MarketContext,
+  leadership: Leadership,
+  logs: readonly JudgedLog[],
+  head: BlockRef,
+): Promise<void> {
   if (logs.length === 0) return
   const came = new Set(logs.map(keyOf))
   const recorded = await ctx.db
@@ -112,6 +117,7 @@ async function askForMoved(ctx: MarketContext, leadership: Leadership, logs: rea
     .where('chain_id', '=', ctx.config.CHAIN_ID)
     .where(sql<boolean>`tx_hash = any(${logs.map(({ txHash }) => txHash)}::text[])`)
     .where('orphaned_at', 'is', null)
+    .where('block_number', '>', deepBlock(ctx, head))
     .execute()
   const others = recorded.map(keyOf).filter((key) => !came.has(key))
   if (others.length === 0) return

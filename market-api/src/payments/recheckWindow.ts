@@ -3,11 +3,9 @@ import type { Leadership } from './leadership.ts'
 import { storePage } from './observeTransfers.ts'
 import { keyOf } from './paymentMemory.ts'
 import { type BlockRef, endOfBlock, type PaymentLog } from './paymentSource.ts'
-import { doubt, resolveDoubts } from './resolveDoubts.ts'
+import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
 import { judgeLogs } from './storeTransfers.ts'
 
-/** Fewer are never looked at again (payments.md W5). */
-const MIN_BLOCKS = 64
 /** More are looked at in the next round, so that a flood of payments doesn't keep new ones waiting. */
 const MAX_PAGES = 40
 
@@ -17,7 +15,7 @@ const MAX_PAGES = 40
  * What is known already costs no look into the database.
  */
 export async function recheckWindow(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
-  const from = firstBlock(ctx, head)
+  const from = deepBlock(ctx, head)
   const known = await rememberWindow(ctx, leadership, head)
   const shown = await readWindow(ctx, from, head)
   if (!shown) return
@@ -42,9 +40,6 @@ export async function recheckWindow(ctx: MarketContext, leadership: Leadership, 
   const logs = await judgeLogs(ctx, news, head)
   await storePage(ctx, leadership, { logs, unreadable: [] }, head, undefined)
 }
-
-const firstBlock = (ctx: MarketContext, head: BlockRef) =>
-  head.number - Math.max(ctx.config.FINALIZE_CONFIRMATIONS, MIN_BLOCKS)
 
 /** All logs behind a block; undefined when they are too many for one look. */
 async function readWindow(ctx: MarketContext, from: number, head: BlockRef): Promise<PaymentLog[] | undefined> {
@@ -71,7 +66,7 @@ export async function rememberWindow(
     .selectFrom('payment_transfers')
     .select(['tx_hash', 'log_index', 'block_number'])
     .where('chain_id', '=', ctx.config.CHAIN_ID)
-    .where('block_number', '>', firstBlock(ctx, head))
+    .where('block_number', '>', deepBlock(ctx, head))
     .where('orphaned_at', 'is', null)
     .execute()
   const blocks = new Map(

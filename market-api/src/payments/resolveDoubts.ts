@@ -4,10 +4,16 @@ import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
 import { keyOf } from './paymentMemory.ts'
-import type { MinedTransaction } from './paymentSource.ts'
+import type { BlockRef, MinedTransaction } from './paymentSource.ts'
 
 const BATCH = 200
 const CALLS_AT_ONCE = 8
+/** Fewer are never looked at again (payments.md W5). */
+const MIN_BLOCKS = 64
+
+/** From here down nothing is looked at again but after a reorg: of what is old, nodes forget the receipts. */
+export const deepBlock = (ctx: MarketContext, head: BlockRef) =>
+  head.number - Math.max(ctx.config.FINALIZE_CONFIRMATIONS, MIN_BLOCKS)
 
 /**
  * Asks the node about every transfer that is in doubt. One whose log is not in the chain is an orphan and counts no more; its

@@ -83,7 +83,7 @@ export async function settleOrders(
     if (steps.includes('confirm')) due.push({ orderId, trigger: 'confirmed' })
     if (steps.includes('complete')) due.push({ orderId, trigger: 'finalized' })
   }
-  await insertJobs(ctx, tx, due)
+  const delivering = await insertJobs(ctx, tx, due)
   ctx.failpoint(`payments.advancing.${lastStep(settled) ?? 'nothing'}`)
   // The status last: from its first change to the commit, all who have something to tell wait (docs/adr/0009).
   await storeState(ctx, tx, settled)
@@ -94,7 +94,11 @@ export async function settleOrders(
       .set({ status: OrderStatus.paymentComplete })
       .where(sql<boolean>`order_id = any(${completed}::text[])`)
       .execute()
-    await tellCompletions(tx, completed)
+    // Who still waits for a delivery is told with its first answer.
+    await tellCompletions(
+      tx,
+      completed.filter((orderId) => !delivering.has(orderId)),
+    )
   }
   return { settled, head }
 }

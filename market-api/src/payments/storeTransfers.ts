@@ -78,7 +78,13 @@ export async function storeLogs(
   const rows = [...new Map(logs.map((log) => [keyOf(log), log])).values()]
   if (rows.length === 0) return []
   const column = <T>(of: (log: JudgedLog) => T) => rows.map(of)
+  // What was refused once and is stored now needs nobody any more.
   const { rows: written } = await sql<{ tx_hash: string; log_index: number; inserted: boolean }>`
+    with mended as (
+      delete from payment_row_errors where chain_id = ${ctx.config.CHAIN_ID} and reason = ${REFUSED}
+        and (tx_hash, log_index) in (select * from unnest(${column((log) => log.txHash)}::text[],
+          ${column((log) => log.logIndex)}::integer[]))
+    )
     insert into payment_transfers as t (chain_id, tx_hash, log_index, block_number, transaction_index, block_hash, block_time,
         payment_reference, gateway_address, payer_address, payee_address, emitter_address, token_id, token_avatar, amount_wei,
         eligible, ignored_reason, verdict_due)
@@ -112,12 +118,6 @@ export async function storeLogs(
       or (t.payment_reference, t.gateway_address, t.token_id, t.amount_wei)
         is distinct from (excluded.payment_reference, excluded.gateway_address, excluded.token_id, excluded.amount_wei)
     returning tx_hash, log_index, xmax = 0 as inserted`.execute(tx)
-  // What was refused once and is stored now needs nobody any more.
-  await sql`
-    delete from payment_row_errors where chain_id = ${ctx.config.CHAIN_ID} and reason = ${REFUSED}
-      and tx_hash = any(${column((log) => log.txHash)}::text[])
-      and (tx_hash, log_index) in (select * from unnest(${column((log) => log.txHash)}::text[],
-        ${column((log) => log.logIndex)}::integer[]))`.execute(tx)
   const byKey = new Map(rows.map((log) => [keyOf(log), log]))
   return written.map((row) => ({
     log: byKey.get(keyOf({ txHash: row.tx_hash, logIndex: row.log_index }))!,

@@ -99,6 +99,16 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     create index ix_orders_reverted on orders (payment_reverted_at) where payment_reverted_at is not null`.execute(db)
 
+  // Written by the triggers below for orders that are there, and orders are never deleted: checking these keys once more took
+  // half the time of moving an order.
+  await sql`alter table orders_status_history drop constraint orders_status_history_order_id_fkey`.execute(db)
+  await sql`
+    alter table order_events
+      drop constraint order_events_order_id_fkey, drop constraint order_events_history_id_fkey`.execute(db)
+  await sql`
+    alter table order_events_held
+      drop constraint order_events_held_order_id_fkey, drop constraint order_events_held_history_id_fkey`.execute(db)
+  await sql`alter table order_event_audience drop constraint order_event_audience_event_id_fkey`.execute(db)
   // Once a statement instead of once a row: a poll moves hundreds of orders in one.
   await sql`
     create function emit_order_events(of_orders text[], of_histories bigint[]) returns void language plpgsql as $$

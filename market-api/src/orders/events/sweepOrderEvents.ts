@@ -31,10 +31,16 @@ export async function tellOverdueCompletions(ctx: MarketContext): Promise<boolea
 /** Events of more than seven days ago: nobody reconnects after that long, tokens live for minutes. */
 export async function purgeOrderEvents(ctx: MarketContext): Promise<void> {
   for (;;) {
-    const { numAffectedRows } = await sql`
-      delete from order_events where event_id in (
-        select event_id from order_events where created_at < now() - interval '7 days'
-        order by created_at limit ${PURGE_BATCH})`.execute(ctx.db)
-    if (Number(numAffectedRows ?? 0) < PURGE_BATCH) return
+    const { rows } = await sql<{ gone: string }>`
+      with gone as (
+        delete from order_events where event_id in (
+          select event_id from order_events where created_at < now() - interval '7 days'
+          order by created_at limit ${PURGE_BATCH})
+        returning event_id
+      ), forgotten as (
+        delete from order_event_audience where event_id in (select event_id from gone)
+      )
+      select count(*) as gone from gone`.execute(ctx.db)
+    if (Number(rows[0]!.gone) < PURGE_BATCH) return
   }
 }
