@@ -59,7 +59,7 @@ export async function createContext(
     now: () => new Date(),
     random16: () => randomBytes(16),
     log,
-    metrics: createMarketMetrics(database.db),
+    metrics: createMarketMetrics(database.db, config.CHAIN_ID),
     failpoint: failpointOf(config.FAILPOINT),
     tokens,
     issuers,

@@ -28,7 +28,7 @@ const STAY_AT_ZERO: { name: string; help: string; label?: string; values?: strin
 ]
 
 /** The families of market-api.md 1.12 and fulfilment.md 14, with all their labels from the start: alerts see 0, not absence. */
-export function createMarketMetrics(db: Kysely<MarketDatabase>) {
+export function createMarketMetrics(db: Kysely<MarketDatabase>, chainId: number) {
   const metrics = createMetrics('market-api')
   const fulfillments = metrics.counter('marketplace_fulfillment_total', 'Adapter calls by outcome', ['outcome'])
   fulfillments.inc({ outcome: 'succeeded' }, 0)
@@ -61,7 +61,7 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
     const counter = metrics.counter(name, help, values.length ? [label] : [])
     for (const value of values) counter.inc({ [label]: value }, 0)
   }
-  addPaymentGauges(metrics, db)
+  addPaymentGauges(metrics, db, chainId)
   const factoryDivergence = metrics.counter(
     'marketplace_payments_factory_divergence_total',
     'Transfers about whose token others than the factory say something else',
@@ -139,11 +139,12 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>) {
 }
 
 /** How far payments are read, by what the leader has stored, so that every replica says the same. */
-function addPaymentGauges(metrics: ReturnType<typeof createMetrics>, db: Kysely<MarketDatabase>) {
+function addPaymentGauges(metrics: ReturnType<typeof createMetrics>, db: Kysely<MarketDatabase>, chainId: number) {
   const read = () =>
     db
       .selectFrom('payments_observed')
       .select(['head_block', 'observed_at'])
+      .where('chain_id', '=', chainId)
       .executeTakeFirst()
       .catch(() => undefined)
   const seconds = 'Seconds since everything the chain had was read; since the start of the process, if it never was'
@@ -161,6 +162,7 @@ function addPaymentGauges(metrics: ReturnType<typeof createMetrics>, db: Kysely<
       .selectFrom('orders')
       .select(sql<string>`count(*)`.as('n'))
       .where('payment_reverted_at', 'is not', null)
+      .where('chain_id', '=', chainId)
       .executeTakeFirst()
       .catch(() => undefined)
     if (row) gauge.set(Number(row.n))

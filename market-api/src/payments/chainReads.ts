@@ -1,3 +1,4 @@
+import { toEventSelector } from 'viem'
 import { connectJsonRpc, type JsonRpc } from './jsonRpc.ts'
 import {
   type BlockRef,
@@ -10,14 +11,17 @@ import {
 /** What every source asks a node, whoever it has its payments from. */
 export type ChainReads = Pick<PaymentSource, 'readHead' | 'readBlock' | 'readTransaction'> & { ask: JsonRpc }
 
+/** `emitters`: whose logs are payments; without them anybody's. */
 export function connectChain({
   rpc,
   timeoutMs,
   chainId,
+  emitters,
 }: {
   rpc: string
   timeoutMs: number
   chainId: number
+  emitters?: readonly string[]
 }): ChainReads {
   const call = connectJsonRpc({ url: rpc, timeoutMs })
   // Asked again after an error: whoever answers then may be another node.
@@ -53,7 +57,7 @@ export function connectChain({
 
     async readTransaction(txHash) {
       const receipt = await ask('eth_getTransactionReceipt', [txHash])
-      return receipt === null ? undefined : minedOf(receipt, txHash)
+      return receipt === null ? undefined : minedOf(receipt, txHash, emitters)
     },
   }
 }
@@ -65,7 +69,19 @@ function blockOf(block: unknown, asked: number): BlockRef {
   return { number: asked, hash: hashOf(hash, 'eth_getBlockByNumber: hash') }
 }
 
-function minedOf(value: unknown, txHash: string): MinedTransaction | undefined {
+const PAYMENT_RECEIVED = toEventSelector('PaymentReceived(address,address,address,uint256,uint256,bytes)')
+
+/**
+ * A payment never comes alone: the transfer of its token is another log of its transaction. When a reorg has moved them, that one
+ * may stand where the payment stood, and is not the payment (payments.md P26).
+ */
+function isPayment({ topics, address }: Record<string, unknown>, emitters?: readonly string[]): boolean {
+  const topic: unknown = Array.isArray(topics) ? topics[0] : PAYMENT_RECEIVED
+  if (String(topic).toLowerCase() !== PAYMENT_RECEIVED) return false
+  return !emitters || typeof address !== 'string' || emitters.includes(address.toLowerCase())
+}
+
+function minedOf(value: unknown, txHash: string, emitters?: readonly string[]): MinedTransaction | undefined {
   const of = 'eth_getTransactionReceipt'
   const receipt = recordOf(value, of)
   if (hashOf(receipt.transactionHash, `${of}: transactionHash`) !== txHash.toLowerCase())
@@ -76,9 +92,10 @@ function minedOf(value: unknown, txHash: string): MinedTransaction | undefined {
     blockNumber: quantityOf(receipt.blockNumber, `${of}: blockNumber`),
     blockHash: hashOf(receipt.blockHash, `${of}: blockHash`),
     transactionIndex: quantityOf(receipt.transactionIndex, `${of}: transactionIndex`, MAX_INDEX),
-    logIndexes: listOf(receipt.logs, `${of}: logs`).map((log) =>
-      quantityOf(recordOf(log, `${of}: log`).logIndex, `${of}: logIndex`, MAX_INDEX),
-    ),
+    logIndexes: listOf(receipt.logs, `${of}: logs`)
+      .map((log) => recordOf(log, `${of}: log`))
+      .filter((log) => isPayment(log, emitters))
+      .map(({ logIndex }) => quantityOf(logIndex, `${of}: logIndex`, MAX_INDEX)),
   }
 }
 

@@ -30,7 +30,7 @@ export function connectEvmNode({
 }): PaymentSource {
   // A node takes an empty list of addresses for every contract there is.
   if (factories.length === 0) throw new RangeError('without a factory, every contract could report a payment')
-  const { ask, readHead, readBlock, readTransaction } = connectChain({ rpc, timeoutMs, chainId })
+  const { ask, readHead, readBlock, readTransaction } = connectChain({ rpc, timeoutMs, chainId, emitters: factories })
   const secondsOfBlock = createBlockTimes(ask)
   const paymentSpan = createSpan(logRange)
   const wholeSpan = createSpan(Number.MAX_SAFE_INTEGER)

@@ -96,7 +96,7 @@ export async function recordObserved(
     await sql`
       insert into payments_observed as p (chain_id, observed_at, head_block) values (${chainId}, ${at}, ${head.number})
       on conflict (chain_id) do update set observed_at = greatest(p.observed_at, excluded.observed_at),
-        head_block = greatest(p.head_block, excluded.head_block)`.execute(tx)
+        head_block = excluded.head_block`.execute(tx)
     if (!isNew) return
     const blocks = [head, ...(genesis ? [genesis] : [])]
     await sql`

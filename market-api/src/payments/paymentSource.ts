@@ -60,6 +60,7 @@ export type MinedTransaction = {
   blockNumber: number
   blockHash: string
   transactionIndex: number
+  /** Of its payments. */
   logIndexes: number[]
 }
 
