@@ -1,8 +1,9 @@
 import type { ExplainedOrder, ExplainedTransfer, PaymentsStatus } from '@market/market-api/ops'
 import { Command } from 'commander'
 import { describe, expect, it } from 'vitest'
+import { explanationText, nextOf, wordsOf } from './explanationText.ts'
 import { addPaymentsCommands } from './payments.ts'
-import { explanationText, needsOf, nextOf, statusText, wordsOf } from './paymentsText.ts'
+import { needsOf, statusText } from './paymentsText.ts'
 import { UsageError } from './usageError.ts'
 
 // Words and usage; what the commands find is proved on a real database by market-api's own tests.

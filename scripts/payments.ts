@@ -14,7 +14,8 @@ import {
 } from '@market/market-api/ops'
 import type { Command } from 'commander'
 import type { Out } from './catalog.ts'
-import { explanationText, listText, needsOf, replayText, statusText, unmatchedText, withWords } from './paymentsText.ts'
+import { explanationText, withWords } from './explanationText.ts'
+import { listText, needsOf, replayText, statusText, unmatchedText } from './paymentsText.ts'
 import { UsageError } from './usageError.ts'
 
 type MarketDb = Database<MarketDatabase>['db']

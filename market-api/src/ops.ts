@@ -11,28 +11,33 @@ export { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError }
 export type { LinkSignatures } from './catalog/linkSignatures.ts'
 export type { MarketDatabase } from './db/types.ts'
 export {
-  type ChainStatus,
   type DepthSum,
   type ExplainedJob,
   type ExplainedOrder,
-  type ExplainedTransfer,
   type Explanation,
   explainPayment,
+} from './payments/operators/explainPayment.ts'
+export {
   type ListedOrder,
-  listPaymentChains,
   listPaymentOrders,
-  listUnmatched,
-  NotKnownError,
-  ORPHANS_WITHIN_BLOCKS,
   PAYMENT_STATES,
-  type PaymentsStatus,
   type PaymentState,
+} from './payments/operators/listPaymentOrders.ts'
+export { listUnmatched, type Unmatched } from './payments/operators/listUnmatched.ts'
+export {
+  type ChainStatus,
+  ORPHANS_WITHIN_BLOCKS,
+  type PaymentsStatus,
   readPaymentsStatus,
-  type RowError,
   type Tally,
-  type Unmatched,
-} from './payments/operatorViews.ts'
-export { type Replay, ReplayRefusedError, replayPayments } from './payments/replay.ts'
+} from './payments/operators/readPaymentsStatus.ts'
+export {
+  type ExplainedTransfer,
+  listPaymentChains,
+  NotKnownError,
+  type RowError,
+} from './payments/operators/records.ts'
+export { type Replay, ReplayRefusedError, replayPayments } from './payments/operators/replayPayments.ts'
 export { type Erasure, eraseAddress } from './privacy/eraseAddress.ts'
 export { generateSigningKey } from './signIn/tokens.ts'
 

@@ -10,22 +10,15 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { insertJobs } from '../src/fulfillment/insertJobs.ts'
 import { takeLeadership } from '../src/payments/leadership.ts'
 import { storePage } from '../src/payments/observeTransfers.ts'
-import {
-  type ExplainedOrder,
-  explainPayment,
-  listPaymentOrders,
-  listUnmatched,
-  MANY,
-  NotKnownError,
-  PAYMENT_STATES,
-  type PaymentState,
-  readPaymentsStatus,
-  type TransferVerdict,
-} from '../src/payments/operatorViews.ts'
+import { type ExplainedOrder, explainPayment } from '../src/payments/operators/explainPayment.ts'
+import { listPaymentOrders, PAYMENT_STATES, type PaymentState } from '../src/payments/operators/listPaymentOrders.ts'
+import { listUnmatched } from '../src/payments/operators/listUnmatched.ts'
+import { MANY, readPaymentsStatus } from '../src/payments/operators/readPaymentsStatus.ts'
+import { NotKnownError, type TransferVerdict } from '../src/payments/operators/records.ts'
+import { ReplayRefusedError, replayPayments } from '../src/payments/operators/replayPayments.ts'
 import { createPaymentMemory } from '../src/payments/paymentMemory.ts'
 import type { PaymentLog, TrustLog } from '../src/payments/paymentSource.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'
-import { ReplayRefusedError, replayPayments } from '../src/payments/replay.ts'
 import { settleOrders } from '../src/payments/settleOrders.ts'
 import { avatarOfToken } from '../src/payments/trust.ts'
 import { GATEWAY, type Orders, PERSONAL, startOrders } from './orderWorld.ts'

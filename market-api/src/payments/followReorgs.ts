@@ -12,7 +12,7 @@ const CHECKPOINT_BLOCKS = 4096
  * is in doubt until it is read again (payments.md W5). Says whether it has.
  */
 export async function followReorgs(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<boolean> {
-  const { CHAIN_ID: chainId, FINALIZE_CONFIRMATIONS: finalize } = ctx.config
+  const chainId = ctx.config.CHAIN_ID
   const newest = await ctx.db
     .selectFrom('payments_checkpoints')
     .selectAll()
@@ -35,20 +35,26 @@ export async function followReorgs(ctx: MarketContext, leadership: Leadership, h
     await sql`delete from payments_checkpoints where chain_id = ${chainId} and block_number > ${fork}`.execute(tx)
     await sql`
       update payments_observed set reorg_at = now(), reorg_depth = ${depth} where chain_id = ${chainId}`.execute(tx)
-    const { rows } = await sql<{ n: string }>`
+    const { rows } = await sql<{ transfers: string; complete: string }>`
       with doubted as (
         update payment_transfers set doubted_at = now()
-        where chain_id = ${chainId} and block_number > ${fork} and orphaned_at is null and doubted_at is null returning 1
-      ) select count(*) as n from doubted`.execute(tx)
+        where chain_id = ${chainId} and block_number > ${fork} and orphaned_at is null and doubted_at is null
+        returning payment_reference
+      )
+      select count(*) as transfers, count(o.finalized_at) as complete
+      from doubted left join orders o on o.payment_reference = doubted.payment_reference and o.chain_id = ${chainId}`.execute(
+      tx,
+    )
     ctx.failpoint('payments.forking')
-    return Number(rows[0]!.n)
+    return { transfers: Number(rows[0]!.transfers), ofCompleteOrders: Number(rows[0]!.complete) }
   })
   ctx.paymentMemory.trust.clear()
   ctx.paymentMemory.window = undefined
   ctx.paymentMemory.checkpoint = undefined
   ctx.metrics.reorgs.inc()
-  const fields = { fork, head: head.number, atMostBlocks: depth, transfers: doubted }
-  if (depth > finalize) ctx.log.error(fields, 'chain reorganised deeper than finality: what was complete is checked')
+  const fields = { fork, head: head.number, atMostBlocks: depth, ...doubted }
+  if (doubted.ofCompleteOrders > 0)
+    ctx.log.error(fields, 'chain reorganised deeper than finality: what was complete is checked')
   else ctx.log.warn(fields, 'chain reorganised: payments since are read again')
   return true
 }
