@@ -113,23 +113,13 @@ export function listText(
     difference: narrow((BigInt(order.paidWei) - BigInt(order.priceWei)).toString(), '+'),
     below: `${order.reference}  ${whenOf(order)}`,
   }))
-  const widest = (head: string, of: (cells: (typeof rows)[number]) => string) =>
-    Math.max(head.length, ...rows.map((cells) => of(cells).length))
-  const widths = {
-    state: widest('STATE', (cells) => cells.state),
-    price: widest('PRICE', (cells) => cells.price),
-    paid: widest('PAID', (cells) => cells.paid),
-    difference: widest('DIFFERENCE', (cells) => cells.difference),
-  }
-  const line = (cells: { order: string; state: string; price: string; paid: string; difference: string }) =>
-    [
-      cells.order.padEnd(36),
-      cells.state.padEnd(widths.state),
-      cells.price.padStart(widths.price),
-      cells.paid.padStart(widths.paid),
-      cells.difference.padStart(widths.difference),
-    ].join('  ')
   const head = { order: 'ORDER, REFERENCE', state: 'STATE', price: 'PRICE', paid: 'PAID', difference: 'DIFFERENCE' }
+  const columns = (Object.keys(head) as (keyof typeof head)[]).map((name) => {
+    const width = Math.max(...[head, ...rows].map((cells) => cells[name].length))
+    const isText = name === 'order' || name === 'state'
+    return (cells: typeof head) => (isText ? cells[name].padEnd(width) : cells[name].padStart(width))
+  })
+  const line = (cells: typeof head) => columns.map((cell) => cell(cells)).join('  ')
   const more = next === undefined ? [] : ['', `There is more: the same with --after ${next}`]
   return [line(head), ...rows.flatMap((cells) => [line(cells), cells.below]), ...more].join('\n')
 }

@@ -37,7 +37,7 @@ export async function followReorgs(ctx: MarketContext, leadership: Leadership, h
       update payments_observed set reorg_at = now(), reorg_depth = ${depth} where chain_id = ${chainId}`.execute(tx)
     const { rows } = await sql<{ transfers: string; complete: string }>`
       with doubted as (
-        update payment_transfers set doubted_at = now()
+        update payment_transfers set doubted_at = now(), verdict_due = true
         where chain_id = ${chainId} and block_number > ${fork} and orphaned_at is null and doubted_at is null
         returning payment_reference
       )

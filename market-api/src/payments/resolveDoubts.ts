@@ -54,7 +54,8 @@ export async function resolveDoubts(ctx: MarketContext, leadership: Leadership):
         update payment_transfers t set
           doubted_at = null,
           orphaned_at = case when v.gone then now() end,
-          verdict_due = t.verdict_due or not v.gone,
+          verdict_due = t.verdict_due or (not v.gone and (t.block_number, t.transaction_index)
+            is distinct from (v.block_number, v.transaction_index)),
           block_number = coalesce(v.block_number, t.block_number),
           transaction_index = coalesce(v.transaction_index, t.transaction_index),
           block_hash = coalesce(v.block_hash, t.block_hash)

@@ -1,6 +1,6 @@
 import { messageOf } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
-import { type BlockRef, endOfBlock, type LogPosition, type TrustLog } from './paymentSource.ts'
+import { type BlockRef, endOfBlock, type LogPosition, PaymentSourceError, type TrustLog } from './paymentSource.ts'
 import { comparePositions, trustedAt } from './trust.ts'
 
 /** What a gateway said, by whom: all of it, and what the factories vouch for. Null = not known. */
@@ -41,6 +41,7 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number, head:
   try {
     const isFresh = known !== undefined && age < ttlMs
     const words = await readWords(ctx, gateway, isFresh ? known : undefined)
+    if (known) requireWhatWasSaid(ctx, known, words, age < MAX_STALENESS * ttlMs)
     const readAt = isFresh ? known.readAt : ctx.now().getTime()
     // What a source knows of blocks that the node doesn't have yet can change without a reorg that anybody notices.
     const upToHead = (logs: TrustLog[] | null) => logs && logs.filter(({ blockNumber }) => blockNumber <= head.number)
@@ -56,6 +57,23 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number, head:
     return isUsable ? known : undefined
   }
 }
+
+/**
+ * A source that is being set up anew knows no trust for a while, and nobody is untrusted for that. What is not deep may have gone
+ * with a reorg that nobody noticed: it is missed for a time only.
+ *
+ * @throws PaymentSourceError when something is missing
+ */
+function requireWhatWasSaid({ config }: MarketContext, known: KnownTrust, words: Words, isRecent: boolean): void {
+  const which = config.PAYMENT_GATEWAY_FACTORY_ENFORCED ? 'anchored' : 'all'
+  const now = new Set(words[which]?.map(wordOf))
+  const missed = known[which]?.filter((log) => !now.has(wordOf(log))) ?? []
+  if (missed.some(({ blockNumber }) => isRecent || blockNumber <= known.coveredTo - OVERLAP_BLOCKS))
+    throw new PaymentSourceError('trust that was there is missing')
+}
+
+const wordOf = (log: TrustLog) =>
+  [log.blockNumber, log.transactionIndex, log.logIndex, log.trustReceiver, log.expirySeconds].join()
 
 async function readWords(ctx: MarketContext, gateway: string, known: KnownTrust | undefined): Promise<Words> {
   const { PAYMENT_GATEWAY_FACTORY: factories, PAYMENT_GATEWAY_FACTORY_ENFORCED: enforced } = ctx.config
