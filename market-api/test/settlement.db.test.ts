@@ -450,7 +450,11 @@ async function startHistory(setting: Setting) {
     await pollOnce(by)
     const heard = await observedAt()
     standings = await readStandings()
-    checkMoves(before, { showsAll })
+    checkMoves(before, {
+      showsAll,
+      isWhole: forget === undefined,
+      isSmooth: showsAll && faults.length === 0 && !during,
+    })
     if (heard === nowMs && showsAll) await checkObserved(states[0]!)
     source.heal()
   }
@@ -473,7 +477,7 @@ async function startHistory(setting: Setting) {
       expect(round, 'a poll comes to an end').toBeLessThan(20)
     }
     standings = await readStandings()
-    checkMoves(before, { showsAll: true })
+    checkMoves(before, { showsAll: true, isWhole: true, isSmooth: true })
     seen = []
     remember()
     await checkRest()
@@ -509,7 +513,10 @@ async function startHistory(setting: Setting) {
   }
 
   /** What no poll may do, however it went. */
-  function checkMoves(before: Map<string, Standing>, { showsAll }: { showsAll: boolean }) {
+  function checkMoves(
+    before: Map<string, Standing>,
+    { showsAll, isWhole, isSmooth }: Record<'showsAll' | 'isWhole' | 'isSmooth', boolean>,
+  ) {
     for (const order of placed) {
       if (!order) continue
       const now = standings.get(order.orderId)!
@@ -522,14 +529,15 @@ async function startHistory(setting: Setting) {
       const lately = seen.map((blocks) => worthOf(blocks, order, book))
       const isPaid = lately.map(({ paidBy }) => paidBy !== undefined)
       if (isNew('paid_at') && showsAll) expect(isPaid, label('paid only by what was there')).toContain(true)
-      if (isNew('confirmed_at')) {
+      // A payment that a source leaves out may be taken for another of its transaction; nothing but its log tells them apart.
+      if (isNew('confirmed_at') && isWhole) {
         const deep = confirm === 0 || finalize === 0 ? lately : worths
         expect(
           deep.map(({ confirmed }) => confirmed),
           label('confirmed only what is as deep'),
         ).toContain(true)
       }
-      if (isNew('finalized_at')) {
+      if (isNew('finalized_at') && isWhole) {
         const deep = finalize === 0 ? lately : worths
         expect(
           deep.map(({ complete }) => complete),
@@ -539,7 +547,7 @@ async function startHistory(setting: Setting) {
       if (was?.paid_at && !now.paid_at) {
         expect(was.finalized_at, label('complete stays complete')).toBeNull()
         expect(was.jobs.filter(isBegun), label('begun stays paid')).toEqual([])
-        if (showsAll) expect(isPaid, label('taken back only what was gone')).toContain(false)
+        if (isSmooth) expect(isPaid, label('taken back only what was gone')).toContain(false)
       }
       if (now.payment_reverted_at && !was?.payment_reverted_at) {
         expect(alerts, label('somebody is told that the money is gone')).toContain(order.orderId)
@@ -566,7 +574,7 @@ async function startHistory(setting: Setting) {
       if (now.finalized_at) order.reached.add('finalized')
       // There and back within one poll.
       const jobOf = (trigger: FulfillmentTrigger) => now.jobs.some((job) => job.trigger === trigger)
-      if (jobOf('confirmed') && worths.some(({ confirmed }) => confirmed)) order.reached.add('confirmed')
+      if (jobOf('confirmed') && (!isWhole || worths.some(({ confirmed }) => confirmed))) order.reached.add('confirmed')
       const lines = order.lines.map(({ seller, trigger }, n) => ({ seller: SELLERS[seller], trigger, lines: [n] }))
       const ordered = lines
         .filter(({ trigger }) => order.reached.has(trigger))
