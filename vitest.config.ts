@@ -5,6 +5,8 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 const LONGEST = [
   'acceptance/crash',
   'acceptance/start',
+  'acceptance/payments',
+  'acceptance/scenarios',
   'acceptance/catalogCommands',
   'acceptance/buyersApi/checkoutRaces',
   'acceptance/buyersApi',
