@@ -33,7 +33,7 @@ import { type MarketApi, startMarketApi } from './startMarketApi.ts'
 // Whatever chain, source, buyers, workers and replicas do, orders stand where a reading of the chain from its first block says.
 // PAYMENT_RUNS=2000 for a long run, PAYMENT_SEED for the one that failed.
 
-const RUNS = Number(process.env.PAYMENT_RUNS ?? 40)
+const RUNS = Number(process.env.PAYMENT_RUNS ?? 80)
 /** A counterexample is made smaller for as long. */
 const PATIENCE_MS = 60_000 + RUNS * 1000
 const SEED = Number(process.env.PAYMENT_SEED ?? Date.now() % 2 ** 31)
@@ -789,15 +789,15 @@ const poll = (how: Partial<Poll> = {}): Command => ({
   during: undefined,
   ...how,
 })
-const reorg = (depth: number, fate: Fate, longer = 0): Command => ({
+const reorg = (depth: number, fate: Fate, longer = 0, turned = false): Command => ({
   do: 'reorg',
-  how: { depth, longer, fates: [fate], turned: false },
+  how: { depth, longer, fates: [fate], turned },
 })
 const rest: Command = { do: 'rest' }
 const noHead = { faults: [{ method: 'readHead', after: 0, calls: 1 }] } as const
 
-/** `moves`: of them depends by how much the logs of the other branch are shifted. */
-const HISTORIES: Record<string, (moves: Command[]) => Command[]> = {
+/** `moves`: of them depends by how much the logs of the other branch are shifted. Six of each are played. */
+const HISTORIES: Record<string, (moves: Command[], n: number) => Command[]> = {
   'counts a payment once that is mined again some logs on': (moves) => [
     pay([0, 2]),
     mine(),
@@ -827,6 +827,37 @@ const HISTORIES: Record<string, (moves: Command[]) => Command[]> = {
     ...moves,
     reorg(1, 'again'),
     poll({ forget: 0 }),
+  ],
+  'reads on from the fork, however long nobody looked': () => [
+    pay([1, 2]),
+    mine(),
+    pay([1, 2]),
+    mine(),
+    rest,
+    pay([0, 2]),
+    reorg(2, 'dropped', -2),
+    mine(75),
+    rest,
+  ],
+  'says of a complete order that its money is gone, until it is back': () => [
+    pay([0, 2]),
+    mine(6),
+    rest,
+    reorg(7, 'waits'),
+    poll(),
+    rest,
+    mine(),
+    rest,
+  ],
+  'takes nothing back that is being delivered': () => [
+    pay([0, 2]),
+    mine(3),
+    rest,
+    { do: 'work', answer: 'inProgress' },
+    reorg(4, 'waits'),
+    poll(),
+    rest,
+    mine(),
   ],
   'delivers nothing for new money before it is confirmed': () => [
     pay([0, 2]),
@@ -862,10 +893,20 @@ const HISTORIES: Record<string, (moves: Command[]) => Command[]> = {
     mine(5),
     poll({ faults: [{ method: 'readPayments', after: 1, calls: 100 }] }),
   ],
-  'pays an order that is placed while its payment is judged': () => [
+  'pays an order that is placed while its payment is judged': (_, n) => [
     pay([2, 2], [0, 2]),
     mine(),
-    ...[1, 2, 3, 4, 5, 6, 7].map((call) => poll({ during: { call, what: { do: 'place', slot: 2 } } })),
+    poll({ during: { call: n + 1, what: { do: 'place', slot: 2 } } }),
+  ],
+  'judges a transfer anew that stands before or behind the word on its token now': () => [
+    { do: 'trust', words: [{ gateway: 0, token: 1, until: 'forever', forged: false }] },
+    mine(),
+    { do: 'pay', payments: [{ slot: 0, units: 2, gateway: 0, token: 1, forged: false }], mined: true },
+    rest,
+    reorg(2, 'again', 0, true),
+    rest,
+    reorg(3, 'again', 0, true),
+    rest,
   ],
   'takes no word of an indexer that did not see the reorg': () => [
     pay([0, 2]),
@@ -889,10 +930,12 @@ const HISTORIES: Record<string, (moves: Command[]) => Command[]> = {
   ],
 }
 
-const aMove: Command = { do: 'noise' }
 it.each(Object.entries(HISTORIES))('%s', async (_, history) => {
   for (const kind of ['indexer', 'node'] as const) {
-    for (const moves of [[], [aMove], [aMove, aMove]]) await play({ ...PLAIN, kind }, history(moves))
+    for (let n = 0; n < 6; n += 1) {
+      const moves = Array.from({ length: n % 3 }, (): Command => ({ do: 'noise' }))
+      await play({ ...PLAIN, kind }, history(moves, n))
+    }
   }
 })
 
