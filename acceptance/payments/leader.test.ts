@@ -135,6 +135,40 @@ describe.each(SOURCES)('two replicas that read payments from %s', (source) => {
     await market.expectBooksOfTheChain()
   })
 
+  it('payments:P30 a leader that lost its lease a moment ago writes nothing any more', async () => {
+    const orders = await buyer.place(AT_ONCE)
+    const leader = await market.leader()
+    const told = leader.logged().length
+    await setFault(market.rpcUrl, { methods: [METHOD_OF[source]], fault: 'stall', times: 1 })
+    await market.pay(...orders)
+    await until(
+      'the leader waits for the chain',
+      async () => (await failedCalls(market.rpcUrl))[METHOD_OF[source]] === 1,
+    )
+    await market.sql.begin(async (tx) => {
+      await tx`select 1 from leases where name = 'payments' for update`
+      await clearFaults(market.rpcUrl)
+      await until('the leader is about to write, or to look at its lease', async () => {
+        const [waiting] = await market.sql`
+          select count(*) filter (where query like '%for share%')::int as writers, count(*)::int as n
+            from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+        return waiting!.writers === 1 || waiting!.n === 2
+      })
+      // What another does that takes over just then.
+      await tx`
+        update leases set holder = 'another', epoch = epoch + 1, expires_at = now() + interval '2 seconds'
+         where name = 'payments'`
+    })
+    await until('it says that it was taken over', () =>
+      leader.logged(told).some(({ loop, err }) => loop === 'payments' && err?.message.includes('taken over')),
+    )
+    expect(leader.logged(told).filter(({ msg }) => msg === 'payments observed')).toEqual([])
+    await market.untilAll(orders, paymentProcessing)
+    await market.mine(FINAL)
+    await market.expectDeliveredOnce(orders)
+    await market.expectBooksOfTheChain()
+  })
+
   it('payments:P30 a leader that falls asleep in the middle of its transaction keeps nobody waiting', async () => {
     const orders = await buyer.place(AT_ONCE)
     const leader = await market.leader()

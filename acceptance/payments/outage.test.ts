@@ -154,6 +154,8 @@ describe.each(SOURCES)('payments read from %s', (source) => {
     await paid(paidBefore)
     await fail({ methods: [method], fault: 'empty' })
     await market.pay(late)
+    // Judged anew, as after a reorg, when nobody says any more whom the gateway trusts.
+    await market.sql`update payment_transfers set verdict_due = true where payment_reference = ${paidBefore.reference}`
     await rounds(2)
     expect(await market.statusesOf(paidBefore)).toEqual([paymentDue, paymentProcessing])
     await clearFaults(market.rpcUrl)

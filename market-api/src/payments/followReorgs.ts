@@ -95,15 +95,34 @@ export async function recordObserved(
   at: Date,
 ): Promise<void> {
   const chainId = ctx.config.CHAIN_ID
-  const isNew = head.number !== ctx.paymentMemory.checkpoint
-  const genesis = isNew && ctx.paymentMemory.checkpoint === undefined ? await ctx.paymentSource.readBlock(0) : undefined
   await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
     await sql`
       insert into payments_observed as p (chain_id, observed_at, head_block) values (${chainId}, ${at}, ${head.number})
       on conflict (chain_id) do update set observed_at = greatest(p.observed_at, excluded.observed_at),
         head_block = excluded.head_block`.execute(tx)
-    if (!isNew) return
+  })
+  ctx.paymentMemory.observedHead = head.number
+}
+
+/**
+ * Makes a head that follows the others a checkpoint, before anything is read under it: every transfer stands below a checkpoint that
+ * is older than its row, so that no fork below it goes unnoticed, however the round ends.
+ */
+export async function recordCheckpoint(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
+  const { CHAIN_ID: chainId } = ctx.config
+  const { checkpoint } = ctx.paymentMemory
+  if (checkpoint === head.hash) return
+  const genesis = checkpoint === undefined ? await ctx.paymentSource.readBlock(0) : undefined
+  await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    // What was stored before its block had a checkpoint above it may have gone unnoticed: the node is asked.
+    await sql`
+      update payment_transfers set doubted_at = now()
+      where chain_id = ${chainId} and orphaned_at is null and doubted_at is null and block_number <= ${head.number}
+        and block_number > (select coalesce(max(block_number), -1) from payments_checkpoints where chain_id = ${chainId})`.execute(
+      tx,
+    )
     const blocks = [head, ...(genesis ? [genesis] : [])]
     await sql`
       insert into payments_checkpoints (chain_id, block_number, block_hash)
@@ -113,5 +132,5 @@ export async function recordObserved(
       delete from payments_checkpoints where chain_id = ${chainId} and block_number > 0
         and block_number < ${head.number - CHECKPOINT_BLOCKS}`.execute(tx)
   })
-  ctx.paymentMemory.checkpoint = head.number
+  ctx.paymentMemory.checkpoint = head.hash
 }

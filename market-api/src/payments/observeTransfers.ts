@@ -4,12 +4,13 @@ import { sql, type Transaction } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 import type { Leadership } from './leadership.ts'
-import { keyOf } from './paymentMemory.ts'
+import { keyOf, recordOf } from './paymentMemory.ts'
 import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
 import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
 import { settleOrders, tellSettled } from './settleOrders.ts'
 import {
   claimForOrders,
+  formerOrders,
   type JudgedLog,
   judgeLogs,
   REFUSED,
@@ -92,7 +93,7 @@ export async function storePage(
     })
   }
   ctx.failpoint('payments.observed')
-  for (const log of logs) ctx.paymentMemory.window?.blocks.set(keyOf(log), log.blockNumber)
+  for (const log of logs) ctx.paymentMemory.window?.set(keyOf(log), recordOf(log))
   if (unreadable.length > 0) {
     ctx.metrics.rowErrors.inc(unreadable.length)
     ctx.log.warn({ rows: unreadable.length }, 'payments without a readable reference')
@@ -135,9 +136,10 @@ export async function storeTogether(
 ): Promise<void> {
   const { stored, orders } = await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
+    const former = await formerOrders(ctx, tx, logs)
     const written = await storeLogs(ctx, tx, logs, head)
     await claimForOrders(ctx, tx, written)
-    const touched = new Set(written.flatMap(({ log }) => log.orderId ?? []))
+    const touched = new Set([...former, ...written.flatMap(({ log }) => log.orderId ?? [])])
     // Before the orders: from their first change of status on, all who have something to tell wait.
     await also(tx)
     return { stored: written, orders: await settleOrders(ctx, tx, [...touched], head.number) }

@@ -2,9 +2,10 @@ import { LeaseLostError } from '@market/kit/lease'
 import type { MarketContext } from '../context.ts'
 import { advanceOrders } from './advanceOrders.ts'
 import { decideTrust, reconsiderIgnored } from './decideTrust.ts'
-import { followReorgs, recordObserved } from './followReorgs.ts'
+import { followReorgs, recordCheckpoint, recordObserved } from './followReorgs.ts'
 import { takeLeadership } from './leadership.ts'
 import { observeTransfers } from './observeTransfers.ts'
+import { createPaymentMemory } from './paymentMemory.ts'
 import { recheckWindow, rememberWindow } from './recheckWindow.ts'
 import { type BlockRef, PaymentSourceError } from './paymentSource.ts'
 import { resolveDoubts } from './resolveDoubts.ts'
@@ -18,6 +19,9 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
   const leadership = await takeLeadership(ctx)
   ctx.metrics.isLeader.set(leadership ? 1 : 0)
   if (!leadership) return false
+  if (ctx.paymentMemory.epoch !== leadership.epoch) {
+    Object.assign(ctx.paymentMemory, createPaymentMemory(), { epoch: leadership.epoch })
+  }
   const failures: unknown[] = []
   /** Whether it went well. */
   const step = async (work: () => Promise<unknown>): Promise<boolean> => {
@@ -48,19 +52,22 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
       const newest = await ctx.paymentSource.readHead()
       ctx.metrics.headBlock.set(newest.number)
       await followReorgs(ctx, leadership, newest)
+      await recordCheckpoint(ctx, leadership, newest)
       // Before anything is read anew: a payment in two places counts in one.
       await resolveDoubts(ctx, leadership)
-      await rememberWindow(ctx, leadership, newest)
+      await rememberWindow(ctx, newest)
       head = newest
     }),
   )
   const isRead = await step(() => asking(async () => (more = await observeTransfers(ctx, leadership, head))))
   if (isFollowed && isRead && !more) {
     const isComplete = await step(() => asking(() => recheckWindow(ctx, leadership, head)))
+    // What an indexer showed of what was in doubt: it may not have noticed the reorg itself.
+    await step(() => asking(() => resolveDoubts(ctx, leadership)))
     if (isComplete) await step(() => recordObserved(ctx, leadership, head, asked))
   }
-  const { checkpoint } = ctx.paymentMemory
-  if (isFollowed && checkpoint !== undefined) ctx.metrics.lagBlocks.set(Math.max(0, head.number - checkpoint))
+  const { observedHead } = ctx.paymentMemory
+  if (isFollowed && observedHead !== undefined) ctx.metrics.lagBlocks.set(Math.max(0, head.number - observedHead))
   if (!ctx.paymentMemory.reconsidered) {
     ctx.paymentMemory.reconsidered = await step(() => reconsiderIgnored(ctx, leadership, head))
   }

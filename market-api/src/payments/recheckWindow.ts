@@ -1,7 +1,7 @@
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
 import { storePage } from './observeTransfers.ts'
-import { keyOf } from './paymentMemory.ts'
+import { keyOf, type Recorded, recordOf } from './paymentMemory.ts'
 import { type BlockRef, endOfBlock, type PaymentLog } from './paymentSource.ts'
 import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
 import { judgeLogs } from './storeTransfers.ts'
@@ -16,14 +16,16 @@ const MAX_PAGES = 40
  */
 export async function recheckWindow(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
   const from = deepBlock(ctx, head)
-  const known = await rememberWindow(ctx, leadership, head)
+  const known = await rememberWindow(ctx, head)
   const shown = await readWindow(ctx, from, head)
   if (!shown) return
   const seen = new Set(shown.map(keyOf))
   // A node that has fallen behind shows nothing of what is above its head.
-  const missing = [...known].filter(([key, block]) => block > from && block <= head.number && !seen.has(key))
-  const news = shown.filter((log) => known.get(keyOf(log)) !== log.blockNumber)
-  for (const [key, block] of known) if (block <= from) known.delete(key)
+  const missing = [...known].filter(
+    ([key, { blockNumber }]) => blockNumber > from && blockNumber <= head.number && !seen.has(key),
+  )
+  const news = shown.filter((log) => known.get(keyOf(log))?.facts !== recordOf(log).facts)
+  for (const [key, { blockNumber }] of known) if (blockNumber <= from) known.delete(key)
   if (missing.length > 0) {
     ctx.log.warn(
       { transfers: missing.length },
@@ -54,24 +56,22 @@ async function readWindow(ctx: MarketContext, from: number, head: BlockRef): Pro
   return undefined
 }
 
-/** What is on record near the head. Read when this replica begins to lead: another may have written before. */
-export async function rememberWindow(
-  ctx: MarketContext,
-  { epoch }: Leadership,
-  head: BlockRef,
-): Promise<Map<string, number>> {
+/** What is on record near the head, read when this replica begins to lead. */
+export async function rememberWindow(ctx: MarketContext, head: BlockRef): Promise<Map<string, Recorded>> {
   const { window } = ctx.paymentMemory
-  if (window?.epoch === epoch) return window.blocks
+  if (window) return window
   const rows = await ctx.db
     .selectFrom('payment_transfers')
-    .select(['tx_hash', 'log_index', 'block_number'])
+    .select(['tx_hash as txHash', 'log_index as logIndex', 'block_number', 'transaction_index as transactionIndex'])
+    .select(['payment_reference as paymentReference', 'gateway_address as gateway', 'token_id as tokenId'])
+    .select('amount_wei as amountWei')
     .where('chain_id', '=', ctx.config.CHAIN_ID)
     .where('block_number', '>', deepBlock(ctx, head))
     .where('orphaned_at', 'is', null)
     .execute()
-  const blocks = new Map(
-    rows.map((row) => [keyOf({ txHash: row.tx_hash, logIndex: row.log_index }), Number(row.block_number)]),
+  const known = new Map(
+    rows.map((row) => [keyOf(row), recordOf({ ...row, blockNumber: Number(row.block_number) })] as const),
   )
-  ctx.paymentMemory.window = { epoch, blocks }
-  return blocks
+  ctx.paymentMemory.window = known
+  return known
 }

@@ -4,7 +4,7 @@ import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
 import { keyOf } from './paymentMemory.ts'
-import type { BlockRef, MinedTransaction } from './paymentSource.ts'
+import type { BlockRef } from './paymentSource.ts'
 
 const BATCH = 200
 const CALLS_AT_ONCE = 8
@@ -17,23 +17,26 @@ export const deepBlock = (ctx: MarketContext, head: BlockRef) =>
 
 /**
  * Asks the node about every transfer that is in doubt. One whose log is not in the chain is an orphan and counts no more; its
- * reappearance undoes that (payments.md W5, P25, P26). Its order is settled later in the round: the transaction may stand elsewhere
- * now, and come with the next page.
+ * reappearance undoes that (payments.md W5, P25, P26). One that stands elsewhere stays in doubt until the source shows it there: its
+ * transaction may have another payment in that place. Orders are settled later in the round: what moved may come with the next page.
  */
 export async function resolveDoubts(ctx: MarketContext, leadership: Leadership): Promise<void> {
   const chainId = ctx.config.CHAIN_ID
   const ask = createGate(CALLS_AT_ONCE)
+  let after = { txHash: '', logIndex: -1 }
   for (;;) {
     const doubted = await ctx.db
       .selectFrom('payment_transfers as t')
       .leftJoin('orders as o', (join) =>
         join.onRef('o.payment_reference', '=', 't.payment_reference').onRef('o.chain_id', '=', 't.chain_id'),
       )
-      .select(['t.tx_hash', 't.log_index', 't.block_number', 'o.order_id'])
+      .select(['t.tx_hash', 't.log_index', 't.block_number', 't.transaction_index', 'o.order_id'])
       .where('t.chain_id', '=', chainId)
       .where('t.doubted_at', 'is not', null)
       .where('t.orphaned_at', 'is', null)
-      .orderBy('t.block_number')
+      .where(sql<boolean>`(t.tx_hash, t.log_index) > (${after.txHash}, ${after.logIndex})`)
+      .orderBy('t.tx_hash')
+      .orderBy('t.log_index')
       .limit(BATCH)
       .execute()
     if (doubted.length === 0) return
@@ -43,37 +46,49 @@ export async function resolveDoubts(ctx: MarketContext, leadership: Leadership):
         hashes.map(async (hash) => [hash, await ask(() => ctx.paymentSource.readTransaction(hash))] as const),
       ),
     )
-    const verdicts = doubted.map((transfer) => ({ ...transfer, at: placeOf(found.get(transfer.tx_hash), transfer) }))
-    const gone = verdicts.filter(({ at }) => at === undefined)
-    await leadership.keep()
-    await inTransaction(ctx.db, async (tx) => {
-      await leadership.assert(tx)
-      const rows = verdicts.map(({ tx_hash, log_index, at }) => ({ tx_hash, log_index, ...at, gone: at === undefined }))
-      // In another place its verdict may be another.
-      await sql`
-        update payment_transfers t set
-          doubted_at = null,
-          orphaned_at = case when v.gone then now() end,
-          verdict_due = t.verdict_due or (not v.gone and (t.block_number, t.transaction_index)
-            is distinct from (v.block_number, v.transaction_index)),
-          block_number = coalesce(v.block_number, t.block_number),
-          transaction_index = coalesce(v.transaction_index, t.transaction_index),
-          block_hash = coalesce(v.block_hash, t.block_hash)
-        from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as v (tx_hash text, log_index integer, gone boolean,
-          block_number bigint, transaction_index integer, block_hash text)
-        where t.chain_id = ${chainId} and t.tx_hash = v.tx_hash and t.log_index = v.log_index
-          and t.doubted_at is not null`.execute(tx)
-      const orders = verdicts.flatMap(({ order_id }) => order_id ?? [])
-      await sql`
-        update orders set settle_at_block = 0 where order_id in (
-          select order_id from orders where order_id = any(${orders}::text[]) order by order_id for update)`.execute(tx)
+    const verdicts = doubted.flatMap((transfer): Verdict[] => {
+      const mined = found.get(transfer.tx_hash)
+      const { tx_hash, log_index, order_id } = transfer
+      if (!mined?.logIndexes.includes(log_index))
+        return [{ tx_hash, log_index, order_id, gone: true, block_hash: null }]
+      const isThere =
+        mined.blockNumber === Number(transfer.block_number) && mined.transactionIndex === transfer.transaction_index
+      return isThere ? [{ tx_hash, log_index, order_id, gone: false, block_hash: mined.blockHash }] : []
     })
-    for (const { tx_hash, log_index, order_id } of gone) {
-      ctx.paymentMemory.window?.blocks.delete(keyOf({ txHash: tx_hash, logIndex: log_index }))
+    if (verdicts.length > 0) await storeVerdicts(ctx, leadership, verdicts)
+    for (const { tx_hash, log_index, order_id, gone } of verdicts) {
+      if (!gone) continue
+      ctx.paymentMemory.window?.delete(keyOf({ txHash: tx_hash, logIndex: log_index }))
       ctx.metrics.orphanedTransfers.inc()
       ctx.log.warn({ tx: tx_hash, logIndex: log_index, orderId: order_id }, 'payment gone from the chain')
     }
+    const last = doubted.at(-1)!
+    after = { txHash: last.tx_hash, logIndex: last.log_index }
   }
+}
+
+type Verdict = { tx_hash: string; log_index: number; block_hash: string | null; gone: boolean; order_id: string | null }
+
+async function storeVerdicts(ctx: MarketContext, leadership: Leadership, verdicts: Verdict[]): Promise<void> {
+  await leadership.keep()
+  await inTransaction(ctx.db, async (tx) => {
+    await leadership.assert(tx)
+    // What was said about its token may have changed with the branch.
+    await sql`
+      update payment_transfers t set
+        doubted_at = null,
+        orphaned_at = case when v.gone then now() end,
+        verdict_due = t.verdict_due or not v.gone,
+        block_hash = coalesce(v.block_hash, t.block_hash)
+      from jsonb_to_recordset(${JSON.stringify(verdicts)}::jsonb) as v (tx_hash text, log_index integer, gone boolean,
+        block_hash text)
+      where t.chain_id = ${ctx.config.CHAIN_ID} and t.tx_hash = v.tx_hash and t.log_index = v.log_index
+        and t.doubted_at is not null`.execute(tx)
+    const orders = verdicts.flatMap(({ order_id }) => order_id ?? [])
+    await sql`
+      update orders set settle_at_block = 0 where order_id in (
+        select order_id from orders where order_id = any(${orders}::text[]) order by order_id for update)`.execute(tx)
+  })
 }
 
 /** Of these transfers, by their names, nothing is deep until the node was asked. */
@@ -86,11 +101,4 @@ export async function doubt(ctx: MarketContext, leadership: Leadership, keys: st
         and (tx_hash, log_index) in (select split_part(key, ':', 1), split_part(key, ':', 2)::integer
           from unnest(${keys}::text[]) as key)`.execute(tx)
   })
-}
-
-/** Where the transfer's log stands now; undefined when the chain doesn't have it. */
-function placeOf(transaction: MinedTransaction | undefined, { log_index }: { log_index: number }) {
-  if (!transaction?.logIndexes.includes(log_index)) return undefined
-  const { blockNumber, transactionIndex, blockHash } = transaction
-  return { block_number: blockNumber, transaction_index: transactionIndex, block_hash: blockHash }
 }

@@ -111,7 +111,9 @@ export async function storeLogs(
       amount_wei = excluded.amount_wei,
       eligible = coalesce(excluded.eligible, t.eligible),
       ignored_reason = excluded.ignored_reason, verdict_due = excluded.verdict_due,
-      orphaned_at = null, doubted_at = null
+      -- An indexer may still show the branch that is gone: without a block's hash only the node clears a doubt.
+      orphaned_at = null, doubted_at = case when excluded.block_hash is null
+        and (t.doubted_at is not null or t.orphaned_at is not null) then now() end
     where t.orphaned_at is not null or t.doubted_at is not null or t.verdict_due
       or (t.block_number, t.transaction_index) <> (excluded.block_number, excluded.transaction_index)
       or t.block_hash <> excluded.block_hash
@@ -123,6 +125,23 @@ export async function storeLogs(
     log: byKey.get(keyOf({ txHash: row.tx_hash, logIndex: row.log_index }))!,
     inserted: row.inserted,
   }))
+}
+
+/** The orders that these logs, as they are on record, belong to and as they came do not. */
+export async function formerOrders(
+  ctx: MarketContext,
+  tx: Transaction<MarketDatabase>,
+  logs: readonly JudgedLog[],
+): Promise<string[]> {
+  if (logs.length === 0) return []
+  const { rows } = await sql<{ order_id: string }>`
+    select o.order_id
+      from unnest(${logs.map(({ txHash }) => txHash)}::text[], ${logs.map(({ logIndex }) => logIndex)}::integer[],
+        ${logs.map(({ paymentReference }) => paymentReference)}::text[]) as v (tx_hash, log_index, payment_reference)
+      join payment_transfers t on t.chain_id = ${ctx.config.CHAIN_ID} and t.tx_hash = v.tx_hash
+        and t.log_index = v.log_index and t.payment_reference <> v.payment_reference
+      join orders o on o.payment_reference = t.payment_reference and o.chain_id = t.chain_id`.execute(tx)
+  return rows.map(({ order_id }) => order_id)
 }
 
 /**

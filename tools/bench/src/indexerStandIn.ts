@@ -52,9 +52,9 @@ function circlesQuery(query: Query) {
     return { columns: TRUST, rows }
   }
   if (query.table !== 'PaymentReceived') return { columns: [...POSITION, 'owner', 'gateway'], rows: [] }
-  const after = cursorOf(query)
+  const after = cursorOf(query) ?? [-1, 0, 0]
   let [low, high] = [0, payments.length]
-  while (after && low < high) {
+  while (low < high) {
     const middle = (low + high) >> 1
     const [block, , transaction] = payments[middle] as number[]
     if (block! > after[0] || (block === after[0] && transaction! > after[1])) high = middle
