@@ -7,6 +7,8 @@ import { METHOD_OF, FINAL, type PaymentMarket, type Replica, SOURCES, startPayme
 // Two replicas on one database and one chain. Whatever becomes of the one that leads, each payment counts once.
 
 const BURST = 60
+/** Each of these tests starts processes again and again. */
+const PATIENCE_MS = 120_000
 const AT_ONCE = 20
 
 let market: PaymentMarket
@@ -50,37 +52,45 @@ describe.each(SOURCES)('two replicas that read payments from %s', (source) => {
   })
   afterAll(() => market.stop())
 
-  it('payments:P29 payments:P37 the leader dies at every step of a burst, and the other goes on', async () => {
-    const orders = await buyer.place(BURST)
-    await arm('payments.observing')
-    await market.pay(...orders)
-    await died(2)
-    await arm('payments.advancing.pay')
-    await died(2)
-    await arm('payments.observed')
-    await died(1)
-    await market.untilAll(orders, paymentProcessing)
-    await arm('payments.advanced.complete')
-    await market.mine(FINAL)
-    await died(1)
-    await market.expectDeliveredOnce(orders)
-    await market.expectBooksOfTheChain()
-  })
+  it(
+    'payments:P29 payments:P37 the leader dies at every step of a burst, and the other goes on',
+    { timeout: PATIENCE_MS },
+    async () => {
+      const orders = await buyer.place(BURST)
+      await arm('payments.observing')
+      await market.pay(...orders)
+      await died(2)
+      await arm('payments.advancing.pay')
+      await died(2)
+      await arm('payments.observed')
+      await died(1)
+      await market.untilAll(orders, paymentProcessing)
+      await arm('payments.advanced.complete')
+      await market.mine(FINAL)
+      await died(1)
+      await market.expectDeliveredOnce(orders)
+      await market.expectBooksOfTheChain()
+    },
+  )
 
-  it('payments:P29 the leader dies while it follows a reorg, and the other follows it', async () => {
-    const orders = await buyer.place(BURST)
-    const [first] = await market.pay(...orders)
-    await market.untilAll(orders, paymentProcessing)
-    await arm('payments.forking')
-    await reorgShift(market.rpcUrl, { txHash: first!.hash, logsBefore: 3 })
-    await died(2)
-    await arm()
-    await market.expectBooksOfTheChain()
-    await market.mine(FINAL)
-    await market.expectDeliveredOnce(orders)
-  })
+  it(
+    'payments:P29 the leader dies while it follows a reorg, and the other follows it',
+    { timeout: PATIENCE_MS },
+    async () => {
+      const orders = await buyer.place(BURST)
+      const [first] = await market.pay(...orders)
+      await market.untilAll(orders, paymentProcessing)
+      await arm('payments.forking')
+      await reorgShift(market.rpcUrl, { txHash: first!.hash, logsBefore: 3 })
+      await died(2)
+      await arm()
+      await market.expectBooksOfTheChain()
+      await market.mine(FINAL)
+      await market.expectDeliveredOnce(orders)
+    },
+  )
 
-  it('payments:P29 the leader is killed at any instant of a burst, three times', async () => {
+  it('payments:P29 the leader is killed at any instant of a burst, three times', { timeout: PATIENCE_MS }, async () => {
     const orders = await buyer.place(BURST * 2)
     const paying = (async () => {
       for (let i = 0; i < orders.length; i += 10) await market.pay(...orders.slice(i, i + 10))

@@ -73,12 +73,10 @@ async function storeVerdicts(ctx: MarketContext, leadership: Leadership, verdict
   await leadership.keep()
   await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
-    // What was said about its token may have changed with the branch.
     await sql`
       update payment_transfers t set
         doubted_at = null,
         orphaned_at = case when v.gone then now() end,
-        verdict_due = t.verdict_due or not v.gone,
         block_hash = coalesce(v.block_hash, t.block_hash)
       from jsonb_to_recordset(${JSON.stringify(verdicts)}::jsonb) as v (tx_hash text, log_index integer, gone boolean,
         block_hash text)
