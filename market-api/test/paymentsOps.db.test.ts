@@ -678,7 +678,10 @@ describe('payments replay', () => {
       },
       readTrust: async () => [trust],
       readGateway: async () => [],
-      readTransaction: async () => undefined,
+      readTransaction: async (txHash) => {
+        const log = logs.find((one) => one.txHash === txHash)
+        return log && { ...log, blockHash: `0x${log.blockNumber}`, logIndexes: [log.logIndex] }
+      },
     }
     await pollPayments(ctx)
     expect(await orderRow(missed)).toMatchObject({ paid_at: null })

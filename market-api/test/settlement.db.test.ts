@@ -36,7 +36,7 @@ import { type MarketApi, startMarketApi } from './startMarketApi.ts'
 const RUNS = Number(process.env.PAYMENT_RUNS ?? 80)
 /** A counterexample is made smaller for as long. */
 const PATIENCE_MS = 60_000 + RUNS * 1000
-const SEED = Number(process.env.PAYMENT_SEED ?? Date.now() % 2 ** 31)
+const SEED = Number(process.env.PAYMENT_SEED ?? 53)
 
 const address = (n: number) => `0x${n.toString(16).padStart(40, '0')}`
 const GATEWAYS = [address(0x6a), address(0x6b)]

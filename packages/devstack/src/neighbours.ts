@@ -42,7 +42,7 @@ async function assertChain({ rpc, circlesRpc }: NonNullable<Neighbours['chain']>
 }
 
 /** The whole answer; `variable` is where the URL comes from. */
-async function callRpc(variable: string, url: string, method: string, params: unknown[]) {
+export async function callRpc(variable: string, url: string, method: string, params: unknown[]) {
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })
   const text = await probe(variable, url, { headers: { 'content-type': 'application/json' }, body })
   try {

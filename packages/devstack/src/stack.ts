@@ -2,11 +2,12 @@ import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import postgresClient from 'postgres'
 import { startAnvil } from './anvil.ts'
 import { startEmbeddedPostgres } from './embeddedPostgres.ts'
 import { DevstackError } from './errors.ts'
 import { lockDataDir } from './lock.ts'
-import { assertNeighboursAnswer } from './neighbours.ts'
+import { assertNeighboursAnswer, callRpc } from './neighbours.ts'
 import { assertPortFree, momentaryPort } from './ports.ts'
 import { openSecrets, type Secrets } from './secrets.ts'
 import { endedBy, type Service, startService } from './service.ts'
@@ -131,6 +132,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         env.DB_CODEDISP || 'circles_codedisp',
       ),
     }
+
+    if (!options.chain) await outgrowLedger(rpc, connections.market)
 
     const marketUrl = `http://127.0.0.1:${ports.market}`
     const codeDispenserUrl = `http://127.0.0.1:${ports.codeDispenser}`
@@ -347,4 +350,24 @@ async function devChain(options: StackOptions, parts: Parts) {
     PAYMENT_GATEWAY_FACTORY: contracts.gatewayFactory,
   }
   return { rpc: url, circlesRpc: url, env }
+}
+
+/**
+ * A chain that lost its last seconds in a crash, or was begun anew, gives new blocks the numbers of old ones, and
+ * market-api, which has read those already, would never see what is paid in them.
+ */
+async function outgrowLedger(rpc: string, database: string) {
+  const sql = postgresClient(database, { max: 1 })
+  try {
+    const [row] = await sql<{ seen: number | null }[]>`
+      select max(last_block_number)::int as seen from payments_cursors where chain_id = ${DEV_CHAIN_ID}`
+    const head = Number((await callRpc('RPC', rpc, 'eth_blockNumber', [])).result)
+    const missing = (row?.seen ?? 0) - head
+    if (missing > 0) await callRpc('RPC', rpc, 'anvil_mine', [`0x${missing.toString(16)}`])
+  } catch (error) {
+    // No such table: market-api has not been here yet.
+    if ((error as { code?: string }).code !== '42P01') throw error
+  } finally {
+    await sql.end()
+  }
 }
