@@ -407,7 +407,9 @@ describe('catalog publish', () => {
     await lists(Object.fromEntries(rows.map(([sku, , price]) => [sku, price as number])))
   })
 
-  it('pins through a market, and says so when its quota of the day is used up', async () => {
+  // Just before midnight the publisher waits for the next day, and its quota.
+  const isLate = Date.now() % 86_400_000 > 86_400_000 - 180_000
+  it.skipIf(isLate)('pins through a market, and says so when its quota of the day is used up', async () => {
     file('mug.png', picture(7777))
     const path = csv('small.csv', [
       ['sku', 'name', 'price', 'image'],

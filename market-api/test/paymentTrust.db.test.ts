@@ -251,36 +251,42 @@ describe('trust that can not be read', () => {
     const world = await start({ PAYMENT_TRUST_CACHE_TTL_SECONDS: '60' })
     let nowMs = Date.now()
     world.ctx.now = () => new Date(nowMs)
-    const orders = [await world.place(), await world.place(), await world.place(), await world.place()]
-    const [first, second, third, last] = orders.map((order) => world.paying(order, 10n * E18))
-    // The indexer shows them one by one, all of them of one block whose trust is known.
-    world.chain.mineAt(20, first!, second!, third!)
-    for (const { hash } of [second!, third!]) world.chain.hidden.add(hash)
+    // All of one block whose trust is known; their orders come one by one.
+    const references = ['A', 'B', 'C'].map((last) => `pay_${'7'.repeat(27)}${world.chainId}${last}`)
+    const sent = references.map((reference) => transaction(payment(reference, 10n * E18)))
+    world.chain.mineAt(20, ...sent)
+    await world.pollAt(100)
+    const orders: Placed[] = []
+    const place = async (n: number) => orders.push(await world.place({ reference: references[n]! }))
     const standings = async () => Promise.all(orders.map((order) => world.standing(order)))
+    await place(0)
     await world.poll()
+    expect(await standings()).toEqual(['complete'])
     failTrust(world, 'error')
 
     nowMs += 599_000
-    world.chain.hidden.delete(second!.hash)
+    await place(1)
     await world.poll()
-    expect(await standings()).toEqual(['paid', 'paid', 'due', 'due'])
+    expect(await standings()).toEqual(['complete', 'complete'])
 
     nowMs += 2_000
-    world.chain.hidden.delete(third!.hash)
+    await place(2)
     await world.poll()
-    expect(await standings()).toEqual(['paid', 'paid', 'due', 'due'])
-    expect(await world.transferOf(third!)).toMatchObject({ eligible: null, verdict_due: true })
+    expect(await standings()).toEqual(['complete', 'complete', 'due'])
+    expect(await world.transferOf(sent[2]!)).toMatchObject({ eligible: null, verdict_due: true })
 
     mend(world)
     await world.poll()
     // Of what came after it was read it says nothing, however new it is.
     failTrust(world, 'error')
-    world.chain.mine(last!)
+    const last = await world.place()
+    orders.push(last)
+    world.chain.mine(world.paying(last, 10n * E18))
     await world.poll()
-    expect(await standings()).toEqual(['paid', 'paid', 'paid', 'due'])
+    expect(await standings()).toEqual(['complete', 'complete', 'complete', 'due'])
     mend(world)
     await world.poll()
-    expect(await standings()).toEqual(['paid', 'paid', 'paid', 'paid'])
+    expect(await standings()).toEqual(['complete', 'complete', 'complete', 'paid'])
   })
 })
 

@@ -1,5 +1,6 @@
-import { sql } from 'kysely'
+import { type Selectable, sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
+import type { MarketDatabase } from '../db/types.ts'
 import type { Leadership } from './leadership.ts'
 import { storeTogether } from './observeTransfers.ts'
 import { keyOf } from './paymentMemory.ts'
@@ -41,23 +42,7 @@ export async function reconsiderIgnored(ctx: MarketContext, leadership: Leadersh
   if (rows.length > 0) await judgeAgain(ctx, leadership, rows, head)
 }
 
-type TransferRow = {
-  tx_hash: string
-  log_index: number
-  block_number: string
-  transaction_index: number
-  block_hash: string | null
-  block_time: Date | null
-  payment_reference: string
-  gateway_address: string
-  payer_address: string | null
-  payee_address: string | null
-  emitter_address: string | null
-  token_id: string | null
-  amount_wei: string | null
-  eligible: boolean | null
-  ignored_reason: string | null
-}
+type TransferRow = Selectable<MarketDatabase['payment_transfers']>
 
 async function judgeAgain(ctx: MarketContext, leadership: Leadership, rows: TransferRow[], head: BlockRef) {
   const before = new Map(rows.map((row) => [keyOf(logOf(row)), row]))

@@ -3,29 +3,59 @@ import { sql } from 'kysely'
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
 import { type BlockRef, MAX_INDEX } from './paymentSource.ts'
+import { deepBlock } from './resolveDoubts.ts'
 
 /** How far back checkpoints are kept; what forked before the oldest is read again from the first block on. */
 const CHECKPOINT_BLOCKS = 4096
+const MAX_BLOCK = Number.MAX_SAFE_INTEGER
 
 /**
  * Notices by the checkpoints that the chain has changed its mind, and takes the cursor back to where it did: what stood behind that
- * is in doubt until it is read again (payments.md W5). Says whether it has.
+ * is in doubt until it is read again (payments.md W5).
  */
-export async function followReorgs(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<boolean> {
-  const chainId = ctx.config.CHAIN_ID
-  const newest = await ctx.db
-    .selectFrom('payments_checkpoints')
-    .selectAll()
-    .where('chain_id', '=', chainId)
-    // A node that is behind says nothing about blocks that it doesn't have.
-    .where('block_number', '<=', head.number)
-    .orderBy('block_number', 'desc')
-    .limit(1)
-    .executeTakeFirst()
-  if (!newest || (await holds(ctx, newest, head))) return false
+export async function followReorgs(ctx: MarketContext, leadership: Leadership, head: BlockRef): Promise<void> {
+  const { rows } = await sql<Checkpoint & { highest: string }>`
+    select block_number, block_hash,
+      (select max(block_number) from payments_checkpoints where chain_id = ${ctx.config.CHAIN_ID}) as highest
+    from payments_checkpoints where chain_id = ${ctx.config.CHAIN_ID} and block_number <= ${head.number}
+    order by block_number desc limit 1`.execute(ctx.db)
+  const [newest] = rows
+  if (!newest) return
+  if (!(await holds(ctx, newest, head))) {
+    const fork = await findFork(ctx, head)
+    const depth = Number(newest.block_number) - fork
+    const doubted = await turnBack(ctx, leadership, { fork, doubtTo: MAX_BLOCK, depth })
+    ctx.paymentMemory.trust.clear()
+    ctx.metrics.reorgs.inc()
+    const fields = { fork, head: head.number, atMostBlocks: depth, ...doubted }
+    if (doubted.ofCompleteOrders > 0)
+      ctx.log.error(fields, 'chain reorganised deeper than finality: what was complete is checked')
+    else ctx.log.warn(fields, 'chain reorganised: payments since are read again')
+    return
+  }
+  // A node that is a little behind, or a branch that is shorter than the one before: nobody can tell. Of one that is far behind
+  // nothing is believed but its age.
+  const highest = Number(newest.highest)
+  if (highest <= head.number || deepBlock(ctx, { ...head, number: highest }) >= head.number) return
+  const fork = Number(newest.block_number)
+  const doubted = await turnBack(ctx, leadership, { fork, doubtTo: head.number, depth: undefined })
+  ctx.log.info(
+    { fork, head: head.number, highest, ...doubted },
+    'head below an earlier one: payments since are read again',
+  )
+}
 
-  const fork = await findFork(ctx, head)
-  const depth = Number(newest.block_number) - fork
+type Turn = {
+  /** The last block that is as it was. */
+  fork: number
+  /** Nothing above it is in doubt: a node knows nothing of blocks that it doesn't have. */
+  doubtTo: number
+  /** By how many blocks the chain was reorganised at most; undefined when that isn't sure. */
+  depth: number | undefined
+}
+
+async function turnBack(ctx: MarketContext, leadership: Leadership, { fork, doubtTo, depth }: Turn) {
+  const chainId = ctx.config.CHAIN_ID
   const doubted = await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
     await sql`
@@ -33,12 +63,15 @@ export async function followReorgs(ctx: MarketContext, leadership: Leadership, h
         set last_block_number = ${fork}, last_transaction_index = ${MAX_INDEX}, last_log_index = ${MAX_INDEX}
       where chain_id = ${chainId} and last_block_number > ${fork}`.execute(tx)
     await sql`delete from payments_checkpoints where chain_id = ${chainId} and block_number > ${fork}`.execute(tx)
-    await sql`
-      update payments_observed set reorg_at = now(), reorg_depth = ${depth} where chain_id = ${chainId}`.execute(tx)
+    if (depth !== undefined) {
+      await sql`
+        update payments_observed set reorg_at = now(), reorg_depth = ${depth} where chain_id = ${chainId}`.execute(tx)
+    }
     const { rows } = await sql<{ transfers: string; complete: string }>`
       with doubted as (
         update payment_transfers set doubted_at = now(), verdict_due = true
-        where chain_id = ${chainId} and block_number > ${fork} and orphaned_at is null and doubted_at is null
+        where chain_id = ${chainId} and block_number > ${fork} and block_number <= ${doubtTo}
+          and orphaned_at is null and doubted_at is null
         returning payment_reference
       )
       select count(*) as transfers, count(o.finalized_at) as complete
@@ -48,15 +81,9 @@ export async function followReorgs(ctx: MarketContext, leadership: Leadership, h
     ctx.failpoint('payments.forking')
     return { transfers: Number(rows[0]!.transfers), ofCompleteOrders: Number(rows[0]!.complete) }
   })
-  ctx.paymentMemory.trust.clear()
   ctx.paymentMemory.window = undefined
   ctx.paymentMemory.checkpoint = undefined
-  ctx.metrics.reorgs.inc()
-  const fields = { fork, head: head.number, atMostBlocks: depth, ...doubted }
-  if (doubted.ofCompleteOrders > 0)
-    ctx.log.error(fields, 'chain reorganised deeper than finality: what was complete is checked')
-  else ctx.log.warn(fields, 'chain reorganised: payments since are read again')
-  return true
+  return doubted
 }
 
 type Checkpoint = { block_number: string | number; block_hash: string }
@@ -118,7 +145,7 @@ export async function recordCheckpoint(ctx: MarketContext, leadership: Leadershi
     await leadership.assert(tx)
     // What was stored before its block had a checkpoint above it may have gone unnoticed: the node is asked.
     await sql`
-      update payment_transfers set doubted_at = now()
+      update payment_transfers set doubted_at = now(), verdict_due = true
       where chain_id = ${chainId} and orphaned_at is null and doubted_at is null and block_number <= ${head.number}
         and block_number > (select coalesce(max(block_number), -1) from payments_checkpoints where chain_id = ${chainId})`.execute(
       tx,

@@ -5,8 +5,14 @@ import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
 import type { Leadership } from './leadership.ts'
 import { keyOf, recordOf } from './paymentMemory.ts'
-import { type BlockRef, type LogPosition, type PaymentPage, PaymentSourceError } from './paymentSource.ts'
-import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
+import {
+  type BlockRef,
+  type LogPosition,
+  type PaymentLog,
+  type PaymentPage,
+  PaymentSourceError,
+} from './paymentSource.ts'
+import { askFor, deepBlock } from './resolveDoubts.ts'
 import { settleOrders, tellSettled } from './settleOrders.ts'
 import {
   claimForOrders,
@@ -57,7 +63,20 @@ async function readPage(ctx: MarketContext, after: LogPosition | undefined, head
   if (ctx.config.PAYMENT_GATEWAY_FACTORY_ENFORCED && page.logs.some(({ emitter }) => emitter === null)) {
     throw new PaymentSourceError('payments without an emitter: the source has to say which contract reported them')
   }
-  return { ...page, logs: await judgeLogs(ctx, page.logs, head) }
+  return { ...page, logs: await judgePayments(ctx, page.logs, head) }
+}
+
+/**
+ * Judges what was read under a head that still stands: of another branch, the depth below this one would be a guess.
+ *
+ * @throws PaymentSourceError the head was replaced meanwhile
+ */
+export async function judgePayments(ctx: MarketContext, logs: PaymentLog[], head: BlockRef): Promise<JudgedLog[]> {
+  if (logs.length === 0) return []
+  if (head.number >= 0 && (await ctx.paymentSource.readBlock(head.number))?.hash !== head.hash) {
+    throw new PaymentSourceError('the head was replaced while payments were read')
+  }
+  return judgeLogs(ctx, logs, head)
 }
 
 type Move = { from: LogPosition | undefined; to: LogPosition }
@@ -122,8 +141,7 @@ async function askForMoved(
     .execute()
   const others = recorded.map(keyOf).filter((key) => !came.has(key))
   if (others.length === 0) return
-  await doubt(ctx, leadership, others)
-  await resolveDoubts(ctx, leadership)
+  await askFor(ctx, leadership, others)
 }
 
 /** Transfers and what they do to their orders, in one transaction. */

@@ -31,39 +31,30 @@ export async function pollPayments(ctx: MarketContext): Promise<boolean> {
     } catch (error) {
       // Another leads now: nothing more to do here.
       if (error instanceof LeaseLostError) throw error
+      if (error instanceof PaymentSourceError) ctx.metrics.queryFailures.inc()
       failures.push(error)
       return false
-    }
-  }
-  const asking = async (work: () => Promise<unknown>) => {
-    try {
-      await work()
-    } catch (error) {
-      if (error instanceof PaymentSourceError) ctx.metrics.queryFailures.inc()
-      throw error
     }
   }
   const asked = ctx.now()
   // With a head that nobody knows, payments are seen, and none of them is deep.
   let head: BlockRef = { number: -1, hash: '' }
   let more = false
-  const isFollowed = await step(() =>
-    asking(async () => {
-      const newest = await ctx.paymentSource.readHead()
-      ctx.metrics.headBlock.set(newest.number)
-      await followReorgs(ctx, leadership, newest)
-      await recordCheckpoint(ctx, leadership, newest)
-      // Before anything is read anew: a payment in two places counts in one.
-      await resolveDoubts(ctx, leadership)
-      await rememberWindow(ctx, newest)
-      head = newest
-    }),
-  )
-  const isRead = await step(() => asking(async () => (more = await observeTransfers(ctx, leadership, head))))
+  const isFollowed = await step(async () => {
+    const newest = await ctx.paymentSource.readHead()
+    ctx.metrics.headBlock.set(newest.number)
+    await followReorgs(ctx, leadership, newest)
+    await recordCheckpoint(ctx, leadership, newest)
+    // Before anything is read anew: a payment in two places counts in one.
+    await resolveDoubts(ctx, leadership)
+    await rememberWindow(ctx, newest)
+    head = newest
+  })
+  const isRead = await step(async () => (more = await observeTransfers(ctx, leadership, head)))
   if (isFollowed && isRead && !more) {
-    const isComplete = await step(() => asking(() => recheckWindow(ctx, leadership, head)))
+    const isComplete = await step(() => recheckWindow(ctx, leadership, head))
     // What an indexer showed of what was in doubt: it may not have noticed the reorg itself.
-    await step(() => asking(() => resolveDoubts(ctx, leadership)))
+    await step(() => resolveDoubts(ctx, leadership))
     if (isComplete) await step(() => recordObserved(ctx, leadership, head, asked))
   }
   const { observedHead } = ctx.paymentMemory

@@ -1,10 +1,9 @@
 import type { MarketContext } from '../context.ts'
 import type { Leadership } from './leadership.ts'
-import { storePage } from './observeTransfers.ts'
+import { judgePayments, storePage } from './observeTransfers.ts'
 import { keyOf, type Recorded, recordOf } from './paymentMemory.ts'
 import { type BlockRef, endOfBlock, type PaymentLog } from './paymentSource.ts'
-import { deepBlock, doubt, resolveDoubts } from './resolveDoubts.ts'
-import { judgeLogs } from './storeTransfers.ts'
+import { askFor, deepBlock } from './resolveDoubts.ts'
 
 /** More are looked at in the next round, so that a flood of payments doesn't keep new ones waiting. */
 const MAX_PAGES = 40
@@ -31,15 +30,14 @@ export async function recheckWindow(ctx: MarketContext, leadership: Leadership, 
       { transfers: missing.length },
       'payments on record are missing from what the source shows; asking the node',
     )
-    await doubt(
+    await askFor(
       ctx,
       leadership,
       missing.map(([key]) => key),
     )
-    await resolveDoubts(ctx, leadership)
   }
   if (news.length === 0) return
-  const logs = await judgeLogs(ctx, news, head)
+  const logs = await judgePayments(ctx, news, head)
   await storePage(ctx, leadership, { logs, unreadable: [] }, head, undefined)
 }
 

@@ -89,8 +89,8 @@ async function storeVerdicts(ctx: MarketContext, leadership: Leadership, verdict
   })
 }
 
-/** Of these transfers, by their names, nothing is deep until the node was asked. */
-export async function doubt(ctx: MarketContext, leadership: Leadership, keys: string[]): Promise<void> {
+/** Asks the node about these transfers, by their names. */
+export async function askFor(ctx: MarketContext, leadership: Leadership, keys: string[]): Promise<void> {
   await inTransaction(ctx.db, async (tx) => {
     await leadership.assert(tx)
     await sql`
@@ -99,4 +99,5 @@ export async function doubt(ctx: MarketContext, leadership: Leadership, keys: st
         and (tx_hash, log_index) in (select split_part(key, ':', 1), split_part(key, ':', 2)::integer
           from unnest(${keys}::text[]) as key)`.execute(tx)
   })
+  await resolveDoubts(ctx, leadership)
 }

@@ -42,7 +42,7 @@ export async function settleOrders(
   const orders = await tx
     .selectFrom('orders')
     .select(['order_id', 'chain_id', 'payment_reference', 'price_wei', 'expected_gateways', 'paid_amount_wei'])
-    .select(['paid_at', 'confirmed_at', 'finalized_at', 'cancelled_at', 'payment_reverted_at', 'paid_tx_hash'])
+    .select(['paid_at', 'confirmed_at', 'finalized_at', 'cancelled_at', 'payment_reverted_at'])
     .where(sql<boolean>`order_id = any(${orderIds}::text[])`)
     .orderBy('order_id')
     .forUpdate()

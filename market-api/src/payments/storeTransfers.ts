@@ -167,24 +167,24 @@ export async function storeUnreadable(
   tx: Transaction<MarketDatabase>,
   logs: readonly (Omit<UnreadableLog, 'reason'> & { reason: string })[],
 ): Promise<void> {
-  for (const log of logs) {
-    await tx
-      .insertInto('payment_row_errors')
-      .values({
-        chain_id: ctx.config.CHAIN_ID,
-        block_number: log.blockNumber,
-        transaction_index: log.transactionIndex,
-        log_index: log.logIndex,
-        tx_hash: log.txHash,
-        gateway_address: log.gateway,
-        payer_address: log.payer,
-        token_id: log.tokenId?.toString() ?? null,
-        amount_wei: log.amountWei?.toString() ?? null,
-        reason: log.reason,
-      })
-      .onConflict((conflict) => conflict.doNothing())
-      .execute()
-  }
+  if (logs.length === 0) return
+  const rows = logs.map((log) => ({
+    chain_id: ctx.config.CHAIN_ID,
+    block_number: log.blockNumber,
+    transaction_index: log.transactionIndex,
+    log_index: log.logIndex,
+    tx_hash: log.txHash,
+    gateway_address: log.gateway,
+    payer_address: log.payer,
+    token_id: log.tokenId?.toString() ?? null,
+    amount_wei: log.amountWei?.toString() ?? null,
+    reason: log.reason,
+  }))
+  await tx
+    .insertInto('payment_row_errors')
+    .values(rows)
+    .onConflict((conflict) => conflict.doNothing())
+    .execute()
 }
 
 /** Counts what was stored and committed. */

@@ -1,21 +1,22 @@
 import { messageOf } from '@market/kit/errors'
 import type { MarketContext } from '../context.ts'
 import { type BlockRef, endOfBlock, type LogPosition, PaymentSourceError, type TrustLog } from './paymentSource.ts'
+import { deepBlock } from './resolveDoubts.ts'
 import { comparePositions, trustedAt } from './trust.ts'
 
 /** What a gateway said, by whom: all of it, and what the factories vouch for. Null = not known. */
 type Words = { all: TrustLog[] | null; anchored: TrustLog[] | null }
 
+/** Of deep blocks alone, up to `coveredTo`. */
 type KnownTrust = Words & { coveredTo: number; readAt: number }
 
 /** What the poller remembers of gateways' trust, by gateway. */
 export type TrustMemory = Map<string, KnownTrust>
 
+const upTo = (logs: TrustLog[] | null, block: number) => logs && logs.filter(({ blockNumber }) => blockNumber <= block)
+
 /** How long trust that can't be read anew is believed, in times of its age limit (payments.md W13). */
 const MAX_STALENESS = 10
-
-/** Read again, in case the source had not all of its newest blocks. */
-const OVERLAP_BLOCKS = 64
 
 /**
  * The trust of these gateways up to a block: read again when it is old, or only what came since. A gateway that can't be read is
@@ -41,13 +42,17 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number, head:
   try {
     const isFresh = known !== undefined && age < ttlMs
     const words = await readWords(ctx, gateway, isFresh ? known : undefined)
-    if (known) requireWhatWasSaid(ctx, known, words, age < MAX_STALENESS * ttlMs)
+    if (known) requireWhatWasSaid(ctx, known, words)
     const readAt = isFresh ? known.readAt : ctx.now().getTime()
-    // What a source knows of blocks that the node doesn't have yet can change without a reorg that anybody notices.
-    const upToHead = (logs: TrustLog[] | null) => logs && logs.filter(({ blockNumber }) => blockNumber <= head.number)
-    const coveredTo = Math.max(Math.min(block, head.number), known?.coveredTo ?? 0)
-    if (coveredTo > head.number) return words
-    trust.set(gateway, { all: upToHead(words.all), anchored: upToHead(words.anchored), coveredTo, readAt })
+    // An indexer may follow a reorg long after the node did, and nobody notices: of what is not deep nothing is kept.
+    const coveredTo = Math.max(Math.min(block, deepBlock(ctx, head)), known?.coveredTo ?? -1)
+    if (coveredTo < 0) return words
+    trust.set(gateway, {
+      all: upTo(words.all, coveredTo),
+      anchored: upTo(words.anchored, coveredTo),
+      coveredTo,
+      readAt,
+    })
     return words
   } catch (error) {
     ctx.metrics.trustFailures.inc()
@@ -59,16 +64,14 @@ async function trustOf(ctx: MarketContext, gateway: string, block: number, head:
 }
 
 /**
- * A source that is being set up anew knows no trust for a while, and nobody is untrusted for that. What is not deep may have gone
- * with a reorg that nobody noticed: it is missed for a time only.
+ * A source that is being set up anew knows no trust for a while, and nobody is untrusted for that.
  *
  * @throws PaymentSourceError when something is missing
  */
-function requireWhatWasSaid({ config }: MarketContext, known: KnownTrust, words: Words, isRecent: boolean): void {
+function requireWhatWasSaid({ config }: MarketContext, known: KnownTrust, words: Words): void {
   const which = config.PAYMENT_GATEWAY_FACTORY_ENFORCED ? 'anchored' : 'all'
   const now = new Set(words[which]?.map(wordOf))
-  const missed = known[which]?.filter((log) => !now.has(wordOf(log))) ?? []
-  if (missed.some(({ blockNumber }) => isRecent || blockNumber <= known.coveredTo - OVERLAP_BLOCKS))
+  if (known[which]?.some((log) => !now.has(wordOf(log))))
     throw new PaymentSourceError('trust that was there is missing')
 }
 
@@ -79,8 +82,7 @@ async function readWords(ctx: MarketContext, gateway: string, known: KnownTrust 
   const { PAYMENT_GATEWAY_FACTORY: factories, PAYMENT_GATEWAY_FACTORY_ENFORCED: enforced } = ctx.config
   const read = async (before: TrustLog[] | null | undefined, emitters?: readonly string[]) => {
     // Not from the last word on: that may be long ago, and a node that gives few blocks at once would be asked often.
-    const block = known && before ? known.coveredTo - OVERLAP_BLOCKS : -1
-    const after = block < 0 ? undefined : endOfBlock(block)
+    const after = known && before ? endOfBlock(known.coveredTo) : undefined
     const newer = await ctx.paymentSource.readTrust(gateway, {
       ...(emitters ? { emitters } : {}),
       ...(after ? { after } : {}),
