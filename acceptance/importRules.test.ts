@@ -13,13 +13,15 @@ const MAY_IMPORT: Record<string, string[]> = {
   'packages/kit': ['contracts'],
   'packages/sdk': ['contracts'],
   'packages/adapter-kit': ['kit', 'contracts'],
+  'packages/conformance': ['contracts'],
   'packages/devstack': ['contracts'],
   'packages/testkit': ['devstack', 'kit', 'contracts'],
   'adapters/codedispenser': ['adapter-kit', 'kit', 'contracts'],
   'market-api': ['kit', 'contracts'],
   'init-db': [],
   'tools/dev-chain': ['contracts'],
-  // Starts a whole market and publishes as a seller does.
+  // They start a whole market and publish as a seller does.
+  'tools/chaos': ['contracts', 'devstack', 'testkit', 'dev-chain'],
   'tools/bench': ['contracts', 'devstack', 'testkit', 'dev-chain', 'market-api/ops'],
   // The composition root: of the services only what they offer to operators; the demo is a front end and takes the sdk.
   scripts: ['kit', 'contracts', 'sdk', 'devstack', 'dev-chain', 'codedispenser/ops', 'market-api/ops'],

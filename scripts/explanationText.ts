@@ -106,7 +106,7 @@ export function nextOf(order: ExplainedOrder): string[] {
     )
   }
   if (!order.cancelledAt && seen > price) says.push(`${crc(seen - price)} more than the price came: give them back.`)
-  const waiting = order.jobs.filter(({ status }) => status !== 'done')
+  const waiting = order.jobs.filter(({ status }) => status !== 'done' && status !== 'cancelled')
   if (waiting.length > 0 && order.paidAt) {
     const held = waiting.filter(({ reason }) => reason === 'payment_reverted').length
     if (held > 0) says.push(`${held} delivery job(s) are held until the payment stands again.`)
@@ -212,7 +212,7 @@ function sumLine(name: string, { wei, missingBlocks }: DepthSum, { priceWei, see
 
 function jobLines(job: ExplainedJob): string[] {
   const reason = job.reason === null ? '' : ` (${job.reason})`
-  const next = job.nextAttemptAt && job.status !== 'done' ? `, next ${clock(job.nextAttemptAt)}` : ''
+  const next = job.nextAttemptAt ? `, next ${clock(job.nextAttemptAt)}` : ''
   return [
     `  ${job.status}${reason}: ${job.offerType}, when ${job.trigger}, line(s) ${job.lineIndexes.join(', ')}`,
     `    seller ${job.seller}, ${job.attempts} attempt(s)${next}`,

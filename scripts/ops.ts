@@ -15,6 +15,7 @@ import {
 } from '@market/market-api/ops'
 import { Command, CommanderError } from 'commander'
 import { addCatalogCommands } from './catalog.ts'
+import { addJobsCommands } from './jobs.ts'
 import { addPaymentsCommands } from './payments.ts'
 import { UsageError } from './usageError.ts'
 
@@ -164,6 +165,7 @@ ops
 
 addCatalogCommands(ops, { json, say, finish })
 addPaymentsCommands(ops, { json, say, finish }, withMarket)
+addJobsCommands(ops, { json, say, finish }, withMarket)
 
 try {
   await ops.parseAsync()

@@ -134,12 +134,7 @@ export function addPaymentsCommands(ops: Command, out: Out, withMarket: WithMark
     .addHelpText('after', AFTER_EXPLAIN)
     .action(async (what: string, options: { confirm?: string; finalize?: string; chain?: string }) => {
       if (what.trim() === '') throw new UsageError('an order id, a payment reference or the hash of a transaction')
-      const depths = {
-        confirm: depthOf('--confirm', options.confirm, 'CONFIRM_CONFIRMATIONS', 3),
-        finalize: depthOf('--finalize', options.finalize, 'FINALIZE_CONFIRMATIONS', 12),
-        chainId: chainOf(options),
-      }
-      const explanation = await withMarket((db) => explainPayment(db, what, depths))
+      const explanation = await withMarket((db) => explainPayment(db, what, depthsOf(options)))
       tell(withWords(explanation), explanationText(explanation))
     })
   payments
@@ -188,16 +183,27 @@ export function addPaymentsCommands(ops: Command, out: Out, withMarket: WithMark
 
 const isState = (text: string): text is PaymentState => (PAYMENT_STATES as readonly string[]).includes(text)
 
-function wholeNumber(name: string, text: string, least: number, most = Number.MAX_SAFE_INTEGER): number {
+/** @throws UsageError */
+export function wholeNumber(name: string, text: string, least: number, most = Number.MAX_SAFE_INTEGER): number {
   const number = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN
   if (number >= least && number <= most) return number
   const range = most === Number.MAX_SAFE_INTEGER ? `from ${least} on` : `from ${least} to ${most}`
   throw new UsageError(`${name} must be a whole number ${range} (got: ${text})`)
 }
 
-const limitOf = ({ limit }: { limit: string }) => wholeNumber('--limit', limit, 1, MAX_LIMIT)
+/** @throws UsageError */
+export const limitOf = ({ limit }: { limit: string }) => wholeNumber('--limit', limit, 1, MAX_LIMIT)
 
-const chainOf = ({ chain }: { chain?: string }) => (chain === undefined ? undefined : wholeNumber('--chain', chain, 1))
+/** @throws UsageError */
+export const chainOf = ({ chain }: { chain?: string }) =>
+  chain === undefined ? undefined : wholeNumber('--chain', chain, 1)
+
+/** Confirmations that are asked for, as far as this side can know them. @throws UsageError */
+export const depthsOf = (options: { confirm?: string; finalize?: string; chain?: string }) => ({
+  confirm: depthOf('--confirm', options.confirm, 'CONFIRM_CONFIRMATIONS', 3),
+  finalize: depthOf('--finalize', options.finalize, 'FINALIZE_CONFIRMATIONS', 12),
+  chainId: chainOf(options),
+})
 
 function depthOf(name: string, option: string | undefined, variable: string, fallback: number): number {
   if (option !== undefined) return wholeNumber(name, option, 0, 10_000)

@@ -174,7 +174,23 @@ export const Variables = z.object({
   OUTBOUND_MAX_RESPONSE_BYTES: env.int(1024, 16_777_216, 65_536),
   /** Redirects followed to look at stock; those of a configured adapter never are. */
   OUTBOUND_MAX_REDIRECTS: env.int(0, 20, 3),
-  FULFILLMENT_WORKERS: env.int(0, 100, 8),
+  /** Calls to adapters under way at a time; 0: this replica dispatches nothing. */
+  FULFILLMENT_WORKERS: env.int(0, 200, 16),
+  /** Of these, to one seller's adapter of one kind. */
+  FULFILLMENT_SELLER_CONCURRENCY: env.int(1, 200, 8),
+  /**
+   * Of older deployments, whose second pass over undelivered orders they steered. Jobs are tried again by themselves here, so
+   * they have no other effect than to stop the start where they did before (fulfilment.md 11).
+   */
+  FULFILLMENT_RECONCILE_ENABLED: env.flag(false),
+  FULFILLMENT_RECONCILE_ORDER_IDS: z
+    .string()
+    .regex(/[^\s,]/, 'names no order')
+    .optional(),
+  FULFILLMENT_RECONCILE_SETTLED_AFTER: z
+    .string()
+    .refine(isIsoTime, 'must be a time such as 2026-07-03 or 2026-07-03T12:00:00Z')
+    .optional(),
 
   /** Fault tests only: the process kills itself at this named instant. */
   FAILPOINT: z.string().optional(),
@@ -204,6 +220,18 @@ const Checked = Variables.refine(
     when: () => true,
   })
   .refine(
+    (config) =>
+      config.FULFILLMENT_RECONCILE_ENABLED !== true ||
+      config.FULFILLMENT_RECONCILE_ORDER_IDS !== undefined ||
+      config.FULFILLMENT_RECONCILE_SETTLED_AFTER !== undefined,
+    {
+      path: ['FULFILLMENT_RECONCILE_ENABLED'],
+      message:
+        'is true, but neither FULFILLMENT_RECONCILE_ORDER_IDS nor FULFILLMENT_RECONCILE_SETTLED_AFTER says for which orders',
+      when: () => true,
+    },
+  )
+  .refine(
     ({ NODE_ENV, PAYMENT_GATEWAY_FACTORY, PAYMENT_GATEWAYS }) =>
       NODE_ENV !== 'production' || PAYMENT_GATEWAY_FACTORY !== undefined || PAYMENT_GATEWAYS !== undefined,
     {
@@ -225,6 +253,15 @@ export type Config = z.infer<typeof Config>
 function paymentsLease(text: string | undefined, pollSeconds: number): number {
   const asked = /^[0-9]{1,9}$/.test(text ?? '') ? Number(text) : undefined
   return asked === undefined ? Math.max(30, 6 * pollSeconds) : Math.max(pollSeconds + 1, asked)
+}
+
+/** A day, or a time in seconds or finer, with an offset or without; of a day that the calendar has. */
+function isIsoTime(text: string): boolean {
+  if (!/^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?$/.test(text)) return false
+  const day = text.slice(0, 10)
+  const midnight = new Date(`${day}T00:00:00Z`)
+  if (Number.isNaN(midnight.getTime()) || Number.isNaN(Date.parse(text))) return false
+  return midnight.toISOString().startsWith(day)
 }
 
 function parseJson(text: string): unknown {

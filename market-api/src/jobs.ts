@@ -3,7 +3,7 @@ import { PURGE_SECONDS, purgeCatalog } from './catalog/indexer.ts'
 import { CATALOG_CHANNEL } from './catalog/pageCache.ts'
 import type { MarketContext } from './context.ts'
 import { JOBS_CHANNEL } from './fulfillment/insertJobs.ts'
-import { runFulfillmentJob } from './fulfillment/runFulfillmentJob.ts'
+import { startDispatcher } from './fulfillment/dispatcher.ts'
 import { ORDER_EVENTS_CHANNEL } from './orders/events/readOrderEvents.ts'
 import { OVERDUE_SECONDS, purgeOrderEvents, tellOverdueCompletions } from './orders/events/sweepOrderEvents.ts'
 import { expireOrders } from './orders/expireOrders.ts'
@@ -14,11 +14,8 @@ import { purgeBaskets, STRIP_SECONDS, stripDeliveredOrders } from './privacy/pur
 import { REFRESH_SECONDS } from './signIn/trustedIssuers.ts'
 import { purgeChallenges } from './signIn/verifyChallenge.ts'
 
-/** Notifications make workers quick; this poll makes them sure. */
-const WORKER_POLL_MS = 2000
-
 const EXPIRY_SECONDS = 2
-/** As for the workers. Without open streams it reads nothing. */
+/** Notifications make it quick; this poll makes it sure. Without open streams it reads nothing. */
 const EVENTS_POLL_SECONDS = 2
 
 /** Every background loop of the service: name, interval, the verb it calls. */
@@ -27,9 +24,7 @@ export async function startJobs(ctx: MarketContext) {
   const every = (name: string, seconds: number, step: (signal: AbortSignal) => Promise<boolean | void>) =>
     startLoop({ name, intervalMs: seconds * 1000, log, step })
 
-  const workers: Loop[] = Array.from({ length: config.FULFILLMENT_WORKERS }, (_, i) =>
-    startLoop({ name: `fulfillment-${i}`, intervalMs: WORKER_POLL_MS, log, step: () => runFulfillmentJob(ctx) }),
-  )
+  const dispatcher = config.FULFILLMENT_WORKERS > 0 ? [startDispatcher(ctx)] : []
   const events = every('order-events', EVENTS_POLL_SECONDS, () => ctx.orderStreams.read())
   const loops: Loop[] = [
     every('payments', config.POLL_SECONDS, () => pollPayments(ctx)),
@@ -47,19 +42,17 @@ export async function startJobs(ctx: MarketContext) {
     every('overdue-completions', OVERDUE_SECONDS, () => tellOverdueCompletions(ctx)),
     every('issuer-keys', REFRESH_SECONDS, (signal) => ctx.issuers.refresh(signal)),
     every('pin-sweep', SWEEP_SECONDS, (signal) => sweepPins(ctx, signal)),
-    ...workers,
+    ...dispatcher,
   ]
   const listening = await ctx.database.listen(JOBS_CHANNEL, () => {
-    for (const worker of workers) worker.wake()
+    for (const loop of dispatcher) loop.wake()
   })
   const catalog = await ctx.database.listen(CATALOG_CHANNEL, (avatar) => ctx.pages.clear(avatar))
   const told = await ctx.database.listen(ORDER_EVENTS_CHANNEL, () => events.wake())
 
   return {
-    /** Names of loops that fail at the moment, for readiness; why is in the log. Workers count as one. */
-    failing: () => [
-      ...new Set(loops.filter((loop) => loop.failing !== undefined).map(({ name }) => name.replace(/-[0-9]+$/, ''))),
-    ],
+    /** Names of loops that fail at the moment, for readiness; why is in the log. */
+    failing: () => loops.filter((loop) => loop.failing !== undefined).map(({ name }) => name),
     async stop() {
       await Promise.all([listening.stop(), catalog.stop(), told.stop()])
       await Promise.all(loops.map((loop) => loop.stop()))

@@ -119,6 +119,11 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>, chainId: number)
       "Failed reads of a gateway's trust",
     ),
     fulfillments,
+    openCircuits: metrics.gauge(
+      'marketplace_fulfillment_circuit_open',
+      'Sellers whose adapter this replica leaves alone for a while because it does not answer',
+      ['offer_type'],
+    ),
     sseStreams,
     sseDropped: metrics.counter(
       'marketplace_sse_dropped_total',

@@ -10,6 +10,27 @@ import type { MarketDatabase } from './db/types.ts'
 export { type Ipfs, IpfsMismatchError, IpfsTooLargeError, IpfsUnavailableError } from './catalog/ipfs/ipfs.ts'
 export type { LinkSignatures } from './catalog/linkSignatures.ts'
 export type { MarketDatabase } from './db/types.ts'
+export { cancelJob } from './fulfillment/operators/cancelJob.ts'
+export {
+  type Changed,
+  JOB_STATUSES,
+  JobNotKnownError,
+  JobRefusedError,
+  type ListedJob,
+} from './fulfillment/operators/jobRecords.ts'
+export { type JobCount, type JobFilter, listJobs } from './fulfillment/operators/listJobs.ts'
+export { resolveJob } from './fulfillment/operators/resolveJob.ts'
+export { retryJob } from './fulfillment/operators/retryJob.ts'
+export {
+  type JobEvent,
+  type OrderStanding,
+  showDelivery,
+  type ShownDelivery,
+  showJob,
+  type ShownJob,
+  type ShownLine,
+} from './fulfillment/operators/showJob.ts'
+export { wakeWaitingJobs } from './fulfillment/operators/wakeWaitingJobs.ts'
 export {
   type DepthSum,
   type ExplainedJob,

@@ -1,6 +1,6 @@
 import type { CustomDataLink } from '@market/contracts/link'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
+import { runFulfillmentJob } from './runFulfillmentJob.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'
 import { indexOf, OPERATOR, profileOf } from './catalogWorld.ts'
 import { BUYER, itemsOf, NOW, paidInFull, startShop } from './shop.ts'

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
+import { runFulfillmentJob } from './runFulfillmentJob.ts'
 import { expireOrders } from '../src/orders/expireOrders.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'
 import { BUYER, type Line, paidInFull, startShop } from './shop.ts'

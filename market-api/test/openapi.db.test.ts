@@ -1,7 +1,7 @@
 import { StatusEvent } from '@market/contracts/marketApi/orders'
 import { privateKeyToAccount } from 'viem/accounts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
+import { runFulfillmentJob } from './runFulfillmentJob.ts'
 import { publicApp } from '../src/http/publicApp.ts'
 import { operations } from '../src/openapi/document.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'

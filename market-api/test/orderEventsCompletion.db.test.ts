@@ -7,7 +7,7 @@ import { until } from '@market/testkit/until'
 import { sql, type Transaction } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { MarketDatabase } from '../src/db/types.ts'
-import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
+import { runFulfillmentJob } from './runFulfillmentJob.ts'
 import { tellCompletion } from '../src/fulfillment/tellCompletion.ts'
 import { tellOverdueCompletions } from '../src/orders/events/sweepOrderEvents.ts'
 import {

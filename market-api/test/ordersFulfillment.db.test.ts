@@ -2,7 +2,7 @@ import { OrderStatus } from '@market/contracts/statuses'
 import { inTransaction } from '@market/kit/db'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { runFulfillmentJob } from '../src/fulfillment/runFulfillmentJob.ts'
+import { runFulfillmentJob } from './runFulfillmentJob.ts'
 import { BUYER, GATEWAY, type Orders, S1, S2, startOrders, STRANGER, type TestLine } from './orderWorld.ts'
 
 let orders: Orders

@@ -1,22 +1,34 @@
 import { runOnce } from '@market/adapter-kit/runGate'
+import { runsUnderWay } from '@market/adapter-kit/steps'
 import { FulfillmentRequest } from '@market/contracts/fulfillment'
 import { failpointOf } from '@market/kit/failpoint'
+import { createLog } from '@market/kit/log'
+import { createMetrics } from '@market/kit/metrics'
 import fc from 'fast-check'
-import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createCodesDatabase, type TestCodes } from '../test/codesDatabase.ts'
-import { codedispenser } from './adapter.ts'
-import { seedPool, upsertCodeMapping } from './ops.ts'
+import { codedispenser, type CodeLine } from './adapter.ts'
+import type { CodesDatabase } from './database.ts'
+import { type CodeSource, upsertCodeMapping } from './mappings.ts'
 import { countAvailable } from './pools.ts'
 
 const SELLER = `0x${'ab'.repeat(20)}`
 
 let home: TestCodes
+let gate: Parameters<typeof runOnce<CodesDatabase, CodeSource, CodeLine>>[0]
 
 beforeAll(async () => {
   home = await createCodesDatabase()
+  const { db, keys } = home
+  const log = createLog('test', 'fatal')
+  const delivery = await codedispenser.open({ db, ...keys, log, metrics: createMetrics('test'), config: {} })
+  const failpoint = failpointOf(undefined)
+  gate = { adapter: codedispenser, delivery, db, ...keys, log, failpoint, runs: runsUnderWay(), budgetMs: 30_000 }
 })
-afterAll(() => home.remove())
+afterAll(async () => {
+  await Promise.all(gate.delivery.loops!.map((loop) => loop.stop()))
+  await home.remove()
+})
 
 type Item = { sku: string; quantity: number }
 type Step =
@@ -71,8 +83,8 @@ it('whatever is seeded, fulfilled and repeated at once: a code has one run, none
             items: run.items,
             trigger: 'confirmed',
           })
-          const at = { key: run.key, chainId: world, seller: SELLER, orderId: 'o', paymentReference: 'p' }
-          const answer = await runOnce(codedispenser, home.db, failpointOf(undefined), at, request)
+          const at = { key: run.key, chainId: world, seller: SELLER, orderId: 'o', paymentReference: 'p', request }
+          const answer = await runOnce(gate, at)
           const { status, codes, lines } = answer.body as Body
           if (status === 'inProgress') return expect(answer.httpStatus).toBe(202)
           expect(codes).toEqual(lines.flatMap((line) => line.codes))
@@ -91,7 +103,7 @@ it('whatever is seeded, fulfilled and repeated at once: a code has one run, none
               if (action.do === 'seed') {
                 const codes = action.codes.map((n) => `${pools[action.pool]} code ${n}`)
                 for (const code of codes) seeded[action.pool]!.add(code)
-                await seedPool(home.db, pools[action.pool]!, codes)
+                await home.seed(pools[action.pool]!, codes)
               } else if (action.do === 'fulfill') {
                 const run = { key: `${world} run ${runs.length}`, items: action.items, told: [] }
                 runs.push(run)
@@ -103,13 +115,10 @@ it('whatever is seeded, fulfilled and repeated at once: a code has one run, none
           )
           const told = runs.flatMap((run) => run.told.flat())
           expect(new Set(told).size, 'a code told to one line only').toBe(told.length)
-          const { rows } = await sql<{ code: string; run_key: string }>`
-          select code, run_key from code_pool_codes where state = 'assigned' and pool_id = any (${sql.val(pools)})`.execute(
-            home.db,
-          )
+          const rows = (await home.codesOf({ poolId: pools })).filter(({ state }) => state === 'assigned')
           expect(rows.map((row) => row.code).toSorted()).toEqual(told.toSorted())
           for (const run of runs) {
-            const mine = rows.filter((row) => row.run_key === run.key).map((row) => row.code)
+            const mine = rows.filter((row) => row.runKey === run.key).map((row) => row.code)
             expect(mine.toSorted()).toEqual(run.told.flat().toSorted())
           }
           const available = await Promise.all(pools.map((pool) => countAvailable(home.db, pool)))

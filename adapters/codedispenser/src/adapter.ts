@@ -1,65 +1,73 @@
 import { defineAdapter } from '@market/adapter-kit/adapter'
 import type { LineResult } from '@market/contracts/fulfillment'
+import { env } from '@market/kit/config'
+import { adminRoutes } from './admin.ts'
 import type { CodesDatabase } from './database.ts'
+import { type CodeSource, findMappings } from './mappings.ts'
 import { migrations } from './migrations/index.ts'
 import { countAvailable, takeCodes } from './pools.ts'
+import { sealPlainCodes } from './sealPlainCodes.ts'
+import { seedFolder } from './seedFolder.ts'
+import { watchStock } from './watchStock.ts'
 
-type Mapping = { poolId: string; downloadUrlTemplate: string | null }
+export type CodeLine = LineResult & { codes: string[]; downloadUrls: string[] }
 
-type CodeLine = LineResult & { codes: string[]; downloadUrls: string[] }
+const variables = {
+  /** A folder whose `*.txt` are pools. */
+  CODE_POOLS_DIR: env.text().optional(),
+}
 
 /** Delivers digital codes from pools (adapters.md 2, 11). */
-export const codedispenser = defineAdapter<CodesDatabase, Mapping, CodeLine>({
+export const codedispenser = defineAdapter<CodesDatabase, CodeSource, CodeLine, typeof variables>({
   offerType: 'codedispenser',
   resultType: 'circles:CodeDispenserResult',
   defaultPort: 5680,
+  adminPort: { variable: 'CODEDISP_ADMIN_PORT', default: 5690 },
   maxQuantity: 100,
+  variables,
   migrations,
 
-  async findMappings(db, chainId, seller, skus) {
-    const rows = await db
-      .selectFrom('code_mappings')
-      .select(['sku', 'pool_id', 'download_url_template'])
-      .where('chain_id', '=', chainId)
-      .where('seller_address', '=', seller)
-      .where('sku', 'in', skus)
-      .where('enabled', '=', true)
-      .where('revoked_at', 'is', null)
-      .execute()
-    return new Map(
-      rows.map((row) => [row.sku, { poolId: row.pool_id, downloadUrlTemplate: row.download_url_template }]),
-    )
-  },
+  async open({ db, secrets, fingerprint, log, metrics, config }) {
+    const keys = { secrets, fingerprint }
+    const sealed = await sealPlainCodes(db, keys, (done) => log.info({ done }, 'sealing codes of an older release'))
+    if (sealed > 0) log.info({ sealed }, 'codes sealed; vacuum full code_pool_codes removes their readable copies')
+    if (config.CODE_POOLS_DIR !== undefined) await seedFolder(db, keys, config.CODE_POOLS_DIR, log)
 
-  inventory: (db, mapping) => countAvailable(db, mapping.poolId),
-
-  /** Each line gets all of its codes or none of them. */
-  async fulfill(tx, run, lines) {
-    const wants = lines.map(({ lineIndex, quantity, mapping }) => ({ lineIndex, quantity, poolId: mapping.poolId }))
-    const taken = await takeCodes(tx, run.key, wants)
-    return lines.map(({ lineIndex, sku, quantity, mapping }) => {
-      const codes = taken.get(lineIndex)
-      return {
-        lineIndex,
-        sku,
-        quantity,
-        status: codes ? 'ok' : 'depleted',
-        message: codes ? null : `The pool has fewer than ${quantity} codes`,
-        codes: codes ?? [],
-        downloadUrls: (codes ?? []).flatMap((code) => downloadUrl(mapping.downloadUrlTemplate, code) ?? []),
-      }
-    })
-  },
-
-  /** `codes` and `downloadUrls` in line order; `downloadUrl`, the first, is what older readers look for. */
-  summarize(lines) {
-    const downloadUrls = lines.flatMap((line) => line.downloadUrls)
     return {
-      requestedQuantity: lines.reduce((sum, line) => sum + line.quantity, 0),
-      codes: lines.flatMap((line) => line.codes),
-      downloadUrl: downloadUrls[0] ?? null,
-      downloadUrls,
-      issuedAt: new Date().toISOString(),
+      findMappings,
+      inventory: (reader, source) => countAvailable(reader, source.poolId),
+      admin: adminRoutes(db, keys),
+      loops: [watchStock(db, log, metrics)],
+
+      /** Each line gets all of its codes or none of them. */
+      async fulfill(tx, run, lines) {
+        const wants = lines.map(({ lineIndex, quantity, mapping }) => ({ lineIndex, quantity, poolId: mapping.poolId }))
+        const taken = await takeCodes(tx, keys, run.key, wants)
+        return lines.map(({ lineIndex, sku, quantity, mapping }) => {
+          const codes = taken.get(lineIndex)
+          return {
+            lineIndex,
+            sku,
+            quantity,
+            status: codes ? 'ok' : 'depleted',
+            message: codes ? null : `The pool has fewer than ${quantity} codes`,
+            codes: codes ?? [],
+            downloadUrls: (codes ?? []).flatMap((code) => downloadUrl(mapping.downloadUrlTemplate, code) ?? []),
+          }
+        })
+      },
+
+      /** `codes` and `downloadUrls` in line order; `downloadUrl`, the first, is what older readers look for. */
+      summarize(lines) {
+        const downloadUrls = lines.flatMap((line) => line.downloadUrls)
+        return {
+          requestedQuantity: lines.reduce((sum, line) => sum + line.quantity, 0),
+          codes: lines.flatMap((line) => line.codes),
+          downloadUrl: downloadUrls[0] ?? null,
+          downloadUrls,
+          issuedAt: new Date().toISOString(),
+        }
+      },
     }
   },
 })

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createCodesDatabase, type TestCodes } from '../test/codesDatabase.ts'
-import { codedispenser } from './adapter.ts'
-import { seedPool, upsertCodeMapping } from './ops.ts'
+import { findMappings, upsertCodeMapping } from './mappings.ts'
 import { countAvailable } from './pools.ts'
 
 const SELLER = `0x${'ab'.repeat(20)}`
@@ -13,15 +12,7 @@ beforeAll(async () => {
 })
 afterAll(() => home.remove())
 
-const stored = async (poolId: string) => {
-  const rows = await home.db
-    .selectFrom('code_pool_codes')
-    .select('code')
-    .where('pool_id', '=', poolId)
-    .orderBy('code_id')
-    .execute()
-  return rows.map((row) => row.code)
-}
+const stored = async (poolId: string) => (await home.codesOf({ poolId })).map(({ code }) => code)
 
 describe('seeding', () => {
   it('adapters:A-45 stores codes verbatim, whatever they are made of', async () => {
@@ -39,42 +30,44 @@ describe('seeding', () => {
       'Mixed',
       'mixed',
     ]
-    expect(await seedPool(home.db, "it's a pool", codes)).toMatchObject({ submitted: 12, added: 12 })
+    expect(await home.seed("it's a pool", codes)).toMatchObject({ submitted: 12, added: 12 })
     expect(await stored("it's a pool")).toEqual(codes)
   })
 
   it('keeps the order given, drops blanks, trims, counts duplicates, and changes nothing when repeated', async () => {
     const codes = ['z', ' a ', '', 'm', 'a', '\t', 'b']
     const poolId = 'ordered'
-    expect(await seedPool(home.db, poolId, codes)).toEqual({
+    expect(await home.seed(poolId, codes)).toEqual({
       poolId,
       submitted: 5,
       added: 4,
       duplicate: 1,
       alreadyDispensed: 0,
+      void: 0,
     })
     expect(await stored(poolId)).toEqual(['z', 'a', 'm', 'b'])
-    expect(await seedPool(home.db, poolId, codes)).toEqual({
+    expect(await home.seed(poolId, codes)).toEqual({
       poolId,
       submitted: 5,
       added: 0,
       duplicate: 5,
       alreadyDispensed: 0,
+      void: 0,
     })
     expect(await countAvailable(home.db, poolId)).toBe(4)
   })
 
   it('lets the same code be in two pools', async () => {
-    await seedPool(home.db, 'one', ['x'])
-    expect(await seedPool(home.db, 'two', ['x'])).toMatchObject({ added: 1 })
+    await home.seed('one', ['x'])
+    expect(await home.seed('two', ['x'])).toMatchObject({ added: 1 })
   })
 
   it('gives two seeders of the same codes in opposite orders no reason to wait for each other', async () => {
     const codes = Array.from({ length: 5000 }, (_, i) => `code ${i}`)
     const results = await Promise.all([
-      seedPool(home.db, 'raced', codes),
-      seedPool(home.db, 'raced', codes.toReversed()),
-      seedPool(home.db, 'raced', codes),
+      home.seed('raced', codes),
+      home.seed('raced', codes.toReversed()),
+      home.seed('raced', codes),
     ])
     expect(results.map((result) => result.added).reduce((a, b) => a + b)).toBe(5000)
     expect(await countAvailable(home.db, 'raced')).toBe(5000)
@@ -83,7 +76,7 @@ describe('seeding', () => {
 
 describe('mapping', () => {
   const mapping = { chainId: 100, seller: SELLER, sku: 'v', poolId: 'p', downloadUrlTemplate: 'https://x/{code}' }
-  const find = async () => (await codedispenser.findMappings(home.db, 100, SELLER, ['v'])).get('v')
+  const find = async () => (await findMappings(home.db, 100, SELLER, ['v'])).get('v')
 
   it('adapters:A-46 stores the template as it is and says what it did', async () => {
     expect(await upsertCodeMapping(home.db, mapping)).toBe('created')

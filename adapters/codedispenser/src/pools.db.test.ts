@@ -4,7 +4,6 @@ import { sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createCodesDatabase, type TestCodes } from '../test/codesDatabase.ts'
 import type { CodesDatabase } from './database.ts'
-import { seedPool } from './ops.ts'
 import { countAvailable, takeCodes, type Want } from './pools.ts'
 
 let home: TestCodes
@@ -19,7 +18,7 @@ const codes = (prefix: string, n: number) => Array.from({ length: n }, (_, i) =>
 
 async function newPool(n: number) {
   const poolId = `pool ${++names}`
-  await seedPool(home.db, poolId, codes('c', n))
+  await home.seed(poolId, codes('c', n))
   return poolId
 }
 
@@ -48,7 +47,7 @@ function asRun<T>(work: (tx: Transaction<CodesDatabase>, runKey: string) => Prom
 
 const take = (wants: Want[], then: () => Promise<unknown> = async () => {}) =>
   asRun(async (tx, run) => {
-    const taken = await takeCodes(tx, run, wants)
+    const taken = await takeCodes(tx, home.keys, run, wants)
     await then()
     return Object.fromEntries(taken)
   })
@@ -130,11 +129,8 @@ it('never waits in a circle: callers of the same pools in any order, lines of on
         take(orders[i % 4]!.map((poolId, lineIndex) => one(poolId, 1 + (i % 2), lineIndex))),
       ),
     )
-    const given = await sql<{ pool_id: string; code: string }>`
-      select pool_id, code from code_pool_codes where state = 'assigned' and pool_id in (${p}, ${q}, ${r})`.execute(
-      home.db,
-    )
-    expect(results.flatMap((lines) => Object.values(lines).flat())).toHaveLength(given.rows.length)
+    const given = (await home.codesOf({ poolId: [p, q, r] })).filter(({ state }) => state === 'assigned')
+    expect(results.flatMap((lines) => Object.values(lines).flat())).toHaveLength(given.length)
     // Twenty callers want more than there is: single codes are wanted to the last one.
     for (const poolId of [p, q, r]) expect(await countAvailable(home.db, poolId)).toBeLessThanOrEqual(1)
   }

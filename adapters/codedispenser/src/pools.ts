@@ -1,13 +1,48 @@
-import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
+import { type Kysely, sql, type Transaction } from 'kysely'
+import { type CodeKeys, fingerprintOf, openCode } from './codeKeys.ts'
 import type { CodesDatabase } from './database.ts'
+
+export type Pool = {
+  poolId: string
+  available: number
+  assigned: number
+  void: number
+  lowStockThreshold: number | null
+  /** Since when it has been at or under its threshold, as far as a running dispenser has seen. */
+  lowSince: Date | null
+}
+
+/** All pools by id, or the one. */
+export async function listPools(db: Kysely<CodesDatabase>, poolId?: string): Promise<Pool[]> {
+  const { rows } = await sql<{
+    pool_id: string
+    available: string
+    assigned: string
+    void: string
+    low_stock_threshold: number | null
+    low_since: Date | null
+  }>`
+    select p.pool_id, p.low_stock_threshold, p.low_since, coalesce(sum(c.available), 0) as available,
+        coalesce(sum(c.assigned), 0) as assigned, coalesce(sum(c.void), 0) as void
+      from code_pools p left join code_pool_counts c using (pool_id)
+      where ${poolId ?? null}::text is null or p.pool_id = ${poolId ?? null}
+      group by p.pool_id order by p.pool_id`.execute(db)
+  return rows.map((row) => ({
+    poolId: row.pool_id,
+    available: Number(row.available),
+    assigned: Number(row.assigned),
+    void: Number(row.void),
+    lowStockThreshold: row.low_stock_threshold,
+    lowSince: row.low_since,
+  }))
+}
 
 /** Codes of the pool that nobody has yet. */
 export async function countAvailable(db: Kysely<CodesDatabase>, poolId: string): Promise<number> {
   const { n } = await db
-    .selectFrom('code_pool_codes')
-    .select(sql<string>`count(*)`.as('n'))
+    .selectFrom('code_pool_counts')
+    .select(sql<string>`coalesce(sum(available), 0)`.as('n'))
     .where('pool_id', '=', poolId)
-    .where('state', '=', 'available')
     .executeTakeFirstOrThrow()
   return Number(n)
 }
@@ -16,62 +51,59 @@ export type Want = { poolId: string; lineIndex: number; quantity: number }
 
 /**
  * Takes codes for the lines of a run, the oldest first, and gives them by line index. A line gets all it wants or is left
- * out because its pool has too few.
- *
- * Pools are visited in one order by everybody, each once, whatever the order of lines: callers that hold codes of one pool
- * and wait for another's never wait in a circle.
+ * out because its pool has too few. How nobody waits for another buyer without need, and nobody in a circle: `take_codes` in
+ * migrations/0003.
  */
 export async function takeCodes(
   tx: Transaction<CodesDatabase>,
+  keys: CodeKeys,
   runKey: string,
   wants: readonly Want[],
 ): Promise<Map<number, string[]>> {
+  const { rows } = await sql<{ line_index: number; pool_id: string; sealed: string; fingerprint: Buffer }>`
+    select * from take_codes(${runKey}, ${wants.map((want) => want.poolId)}::text[],
+      ${wants.map((want) => want.lineIndex)}::integer[], ${wants.map((want) => want.quantity)}::integer[])`.execute(tx)
   const taken = new Map<number, string[]>()
-  for (const poolId of [...new Set(wants.map((want) => want.poolId))].toSorted()) {
-    const ofPool = wants.filter((want) => want.poolId === poolId)
-    const free = await lockFree(
-      tx,
-      poolId,
-      ofPool.reduce((sum, want) => sum + want.quantity, 0),
-    )
-    for (const { lineIndex, quantity } of ofPool) {
-      if (free.length < quantity) continue
-      const mine = free.splice(0, quantity)
-      await tx
-        .updateTable('code_pool_codes')
-        .set({ state: 'assigned', run_key: runKey, line_index: lineIndex, assigned_at: sql`now()` })
-        .where(
-          'code_id',
-          'in',
-          mine.map((row) => row.code_id),
-        )
-        .execute()
-      taken.set(
-        lineIndex,
-        mine.map((row) => row.code),
-      )
-    }
+  for (const row of rows) {
+    const codes = taken.get(row.line_index)
+    if (codes) codes.push(openCode(keys, row))
+    else taken.set(row.line_index, [openCode(keys, row)])
   }
   return taken
 }
 
-/**
- * Locks up to `count` free codes, the oldest first. The first try skips rows that others hold, so that buyers of one pool
- * don't queue. Only when that comes up short does it wait for them: whoever holds the last codes may yet roll back
- * (adapters.md A8).
- */
-async function lockFree(tx: Transaction<CodesDatabase>, poolId: string, count: number) {
-  const lock = async (others: RawBuilder<unknown>) => {
-    const { rows } = await sql<{ code_id: string; code: string }>`
-      select code_id, code from code_pool_codes
-      where pool_id = ${poolId} and state = 'available'
-      order by code_id limit ${count} for update ${others}`.execute(tx)
-    return rows
-  }
-  await sql`savepoint before_waiting`.execute(tx)
-  const free = await lock(sql`skip locked`)
-  if (free.length === count) return free
-  // Let go first: two callers that each keep a part of the pool and wait for the other's would deadlock.
-  await sql`rollback to savepoint before_waiting`.execute(tx)
-  return lock(sql``)
+/** Takes a code out of circulation for good. One that was dispensed stays with its order. */
+export async function voidCode(
+  db: Kysely<CodesDatabase>,
+  keys: CodeKeys,
+  poolId: string,
+  code: string,
+): Promise<'voided' | 'already void' | 'dispensed' | 'unknown'> {
+  const isCode = { pool_id: poolId, fingerprint: fingerprintOf(keys, poolId, code.trim()) }
+  const { numUpdatedRows } = await db
+    .updateTable('code_pool_codes')
+    .set({ state: 'void' })
+    .where((is) => is.and({ ...isCode, state: 'available' as const }))
+    .executeTakeFirst()
+  if (numUpdatedRows > 0n) return 'voided'
+  const found = await db
+    .selectFrom('code_pool_codes')
+    .select('state')
+    .where((is) => is.and(isCode))
+    .executeTakeFirst()
+  return found === undefined ? 'unknown' : found.state === 'void' ? 'already void' : 'dispensed'
+}
+
+/** Null: nobody is told. False when there is no such pool. */
+export async function setLowStockThreshold(
+  db: Kysely<CodesDatabase>,
+  poolId: string,
+  threshold: number | null,
+): Promise<boolean> {
+  const { numUpdatedRows } = await db
+    .updateTable('code_pools')
+    .set({ low_stock_threshold: threshold })
+    .where('pool_id', '=', poolId)
+    .executeTakeFirst()
+  return numUpdatedRows > 0n
 }

@@ -1,7 +1,7 @@
 import { until } from '@market/testkit/until'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { seedPool, upsertCodeMapping } from '../src/ops.ts'
+import { upsertCodeMapping } from '../src/ops.ts'
 import { createCodesDatabase, type TestCodes } from './codesDatabase.ts'
 import { type Dispenser, fulfil, newKey, SELLER, SERVICE_KEY, startDispenser, stockOf } from './runningDispenser.ts'
 
@@ -21,7 +21,7 @@ afterAll(async () => {
 /** A sku for sale, with a pool of its own unless one is named. */
 async function newSku(codes: string[], template: string | null = null, poolId = `pool ${++names}`) {
   const sku = `sku-${++names}`
-  await seedPool(home.db, poolId, codes)
+  await home.seed(poolId, codes)
   await upsertCodeMapping(home.db, { chainId: 100, seller: SELLER, sku, poolId, downloadUrlTemplate: template })
   return { sku, poolId }
 }
@@ -95,7 +95,7 @@ describe('codes', () => {
       body: { status: 'depleted', requestedQuantity: 2, codes: [], lines: [{ status: 'depleted', codes: [] }] },
     })
     expect(await stockOf(dispenser, sku)).toBe(1)
-    await seedPool(home.db, poolId, ['c2'])
+    await home.seed(poolId, ['c2'])
     expect(await fulfil(dispenser, { sku, quantity: 2, key })).toMatchObject({
       body: { status: 'ok', message: null, codes: ['c1', 'c2'] },
     })
@@ -105,7 +105,7 @@ describe('codes', () => {
   it('adapters:A-4 that were dispensed stay dispensed when they are seeded again', async () => {
     const { sku, poolId } = await newSku(['c1'])
     await fulfil(dispenser, { sku, quantity: 1 })
-    expect(await seedPool(home.db, poolId, ['c1', 'c4'])).toMatchObject({ added: 1, alreadyDispensed: 1, duplicate: 0 })
+    expect(await home.seed(poolId, ['c1', 'c4'])).toMatchObject({ added: 1, alreadyDispensed: 1, duplicate: 0 })
     expect(await stockOf(dispenser, sku)).toBe(1)
     expect(await fulfil(dispenser, { sku, quantity: 1 })).toMatchObject({ body: { codes: ['c4'] } })
   })
@@ -156,7 +156,7 @@ describe('codes', () => {
       lines: [{ status: 'depleted' }, { status: 'ok' }],
     })
     await home.db.updateTable('code_mappings').set({ enabled: false }).where('sku', '=', v.sku).execute()
-    await seedPool(home.db, w.poolId, ['w1'])
+    await home.seed(w.poolId, ['w1'])
     const second = await fulfil(dispenser, { items, key })
     expect(second.body).toMatchObject({
       status: 'ok',
@@ -225,7 +225,7 @@ describe('codes', () => {
   })
 
   it('are counted by inventory and told by availability, also for a sku with odd characters', async () => {
-    await seedPool(home.db, 'odd', ['c1'])
+    await home.seed('odd', ['c1'])
     const mapping = { chainId: 100, seller: SELLER, sku: '50% Off/ß?', poolId: 'odd', downloadUrlTemplate: null }
     await upsertCodeMapping(home.db, mapping)
     const sku = encodeURIComponent('50% off/ß?')

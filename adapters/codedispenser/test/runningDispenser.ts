@@ -2,6 +2,9 @@ import { randomBytes } from 'node:crypto'
 import { type Child, spawnTethered } from '@market/devstack/tether'
 import { freePort } from '@market/devstack/ports'
 import { until } from '@market/testkit/until'
+import { SECRETS_KEY } from './codesDatabase.ts'
+
+export { SECRETS_KEY } from './codesDatabase.ts'
 
 export const SERVICE_KEY = 'the key of these tests, long enough'
 export const SELLER = `0x${'ab'.repeat(20)}`
@@ -17,7 +20,13 @@ export async function launch(env: NodeJS.ProcessEnv): Promise<Dispenser> {
   const child = await spawnTethered({
     command: process.execPath,
     args: [MAIN],
-    env: { PATH: process.env.PATH, PORT: String(port), CIRCLES_SERVICE_KEY: SERVICE_KEY, ...env },
+    env: {
+      PATH: process.env.PATH,
+      PORT: String(port),
+      CIRCLES_SERVICE_KEY: SERVICE_KEY,
+      ADAPTER_SECRETS_KEY: SECRETS_KEY,
+      ...env,
+    },
     stopSignal: 'SIGTERM',
     onLine: (line) => lines.push(line),
   })

@@ -14,8 +14,11 @@ export async function holdJobs(tx: Transaction<MarketDatabase>, orderIds: string
   if (orderIds.length === 0) return new Set()
   const { rows } = await sql<{ job_id: string }>`
     with idle as (
-      select job_id from fulfillment_jobs
+      select job_id from fulfillment_jobs j
       where order_id = any(${orderIds}::text[]) and attempts = 0 and status in ('pending', 'needs_attention')
+        -- One that an operator had tried again counts from 0 once more.
+        and not exists (select from fulfillment_job_events e
+          where e.job_id = j.job_id and e.kind = 'retried' and (e.detail ->> 'attempts')::int > 0)
       for update skip locked
     )
     update fulfillment_jobs j
@@ -28,6 +31,8 @@ export async function holdJobs(tx: Transaction<MarketDatabase>, orderIds: string
     .select('order_id')
     .where(sql<boolean>`order_id = any(${orderIds}::text[])`)
     .where('reason', 'is distinct from', PAYMENT_REVERTED)
+    // Given up before anything was delivered.
+    .where(sql<boolean>`not (status = 'cancelled' and result is null)`)
     .execute()
   return new Set(begun.map(({ order_id }) => order_id))
 }

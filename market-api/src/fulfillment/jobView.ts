@@ -13,13 +13,19 @@ const STATE: Record<JobStatus, FulfillmentState> = {
   rejected: 'waiting',
   failed: 'failed',
   needs_attention: 'waiting',
+  // With a reason of its own: clients know no further state.
+  cancelled: 'failed',
 }
+
+/** Nothing happens to such a job any more. */
+export const ENDED: ReadonlySet<JobStatus> = new Set(['done', 'cancelled'])
 
 export function stateOfJob(job: { status: JobStatus; offer_type: string }): FulfillmentState {
-  return job.offer_type === MANUAL && job.status !== 'done' ? 'manual' : STATE[job.status]
+  return job.offer_type === MANUAL && !ENDED.has(job.status) ? 'manual' : STATE[job.status]
 }
 
-const TOLD = new Set([
+/** Reasons that are words of ours. */
+export const TOLD: ReadonlySet<string> = new Set([
   'route_not_found',
   'manual',
   'depleted',
@@ -29,6 +35,7 @@ const TOLD = new Set([
   'notApplicable',
   'ambiguous',
   'payment_reverted',
+  'cancelled',
 ])
 
 /** A job's reason as buyers and sellers may read it: a word of ours. What an adapter or its network said is for the operator. */

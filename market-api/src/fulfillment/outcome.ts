@@ -1,11 +1,20 @@
 import { FulfillmentResponse } from '@market/contracts/fulfillment'
 import type { FulfillmentCall } from '../serviceRoutes/adapterClient.ts'
 
-export type JobStatus = 'pending' | 'running' | 'done' | 'partial' | 'rejected' | 'failed' | 'needs_attention'
+export type JobStatus =
+  | 'pending'
+  | 'running'
+  | 'done'
+  | 'partial'
+  | 'rejected'
+  | 'failed'
+  | 'needs_attention'
+  /** A person decided that it is not delivered. */
+  | 'cancelled'
 
 /** What an adapter's answer makes of a job. `retryInMs` absent: only a person moves it on. */
 export type JobOutcome = {
-  status: Exclude<JobStatus, 'running'>
+  status: Exclude<JobStatus, 'running' | 'cancelled'>
   reason: string | null
   retryInMs: number | undefined
   /** The answer to keep and to show the buyer: something was delivered. */

@@ -71,6 +71,7 @@ export const ERROR_CODES = {
   fulfillment_not_found: 'There is no such delivery, or it is not yours to make.',
   not_manual: 'An adapter delivers it.',
   payment_reverted: 'The payment of the order is gone from the chain.',
+  fulfillment_cancelled: 'The operator of the market has decided not to deliver it.',
   too_many_streams: 'Too many event streams are open.',
   stopping: 'The market is restarting; connect again.',
 

@@ -183,7 +183,10 @@ export const orderOperations: Operation[] = [
       example: { message: 'Handed over at the market hall.' },
     },
     answers: answered('The delivery.', CompletedFulfillment),
-    errors: allOf(signedIn, JSON_BODY, { 404: ['fulfillment_not_found'], 409: ['not_manual', 'payment_reverted'] }),
+    errors: allOf(signedIn, JSON_BODY, {
+      404: ['fulfillment_not_found'],
+      409: ['not_manual', 'payment_reverted', 'fulfillment_cancelled'],
+    }),
   },
   {
     id: 'streamOrderEvents',

@@ -29,9 +29,9 @@ export async function stripPersonalData(tx: Transaction<MarketDatabase>, orderId
   return Number(numUpdatedRows)
 }
 
-/** Of `orders`: paid for good, and every line of it delivered. Nobody needs to know where to any more. */
+/** Of `orders`: paid for good, and every line of it delivered or given up. Nobody needs to know where to any more. */
 export const isDelivered: RawBuilder<boolean> = sql<boolean>`(
   finalized_at is not null and not exists (
     select from order_lines l where l.order_id = orders.order_id and not exists (
       select from fulfillment_jobs j
-       where j.order_id = l.order_id and j.status = 'done' and l.line_index = any (j.line_indexes))))`
+       where j.order_id = l.order_id and j.status in ('done', 'cancelled') and l.line_index = any (j.line_indexes))))`

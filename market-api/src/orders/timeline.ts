@@ -192,10 +192,13 @@ function delivery(record: OrderRecord, event: RecordedJobEvent): Entry & { until
       seller: event.seller,
       offerType: event.offerType,
       lineIndexes: event.lineIndexes,
-      reason: publicReason(event.reason),
+      reason: OF_OPERATORS.has(event.kind) ? null : publicReason(event.reason),
     },
   }
 }
+
+/** Why an operator did something is not for buyers. */
+const OF_OPERATORS = new Set(['retried', 'resolved', 'cancelled'])
 
 const PERSON = 'The operator of the market has to look at it.'
 
@@ -206,6 +209,11 @@ function deliveryText({ kind, status, reason }: RecordedJobEvent, goods: string)
   if (kind === 'released')
     return { kind: 'deliveryDue', text: `The payment is back, and delivery of ${goods} goes on.` }
   if (kind === 'completed') return { kind: 'delivered', text: `The seller has handed over ${goods}.` }
+  if (kind === 'retried') return { kind: 'deliveryRetried', text: `Delivery of ${goods} is tried again.` }
+  if (kind === 'resolved') return { kind: 'delivered', text: `Delivered by hand: ${goods}.` }
+  if (kind === 'cancelled') {
+    return { kind: 'deliveryCancelled', text: `The operator of the market has decided not to deliver ${goods}.` }
+  }
   if (kind === 'created') {
     if (reason === 'manual') {
       return {

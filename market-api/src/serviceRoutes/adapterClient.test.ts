@@ -206,6 +206,31 @@ describe('fulfill', () => {
     expect(target.requests).toEqual([])
   })
 
+  it('fulfilment:F-14 sends neither body nor key on, whatever the kind of redirect', async () => {
+    for (const status of [301, 302, 303, 307, 308]) {
+      const target = await adapter((_, response) => response.end('{"status":"ok"}'))
+      const { origin } = await adapter((_, response) =>
+        response.writeHead(status, { Location: target.origin }).end('{"status":"moved"}'),
+      )
+      // Though it is known there as well.
+      const keys = new Map([origin, target.origin].map((one) => [one, 'sesame']))
+      expect(await client(origin, { keys }).fulfill(origin, 'job-1', {})).toMatchObject({ httpStatus: status })
+      expect(target.requests).toEqual([])
+    }
+  })
+
+  it('fulfilment:F-11 reads no more than it may, of an error either', async () => {
+    for (const status of [200, 500]) {
+      const { origin, requests } = await adapter((_, response) => response.writeHead(status).end('x'.repeat(65_537)))
+      expect(await client(origin).fulfill(origin, 'job-1', {})).toEqual({
+        kind: 'failed',
+        httpStatus: null,
+        error: 'Upstream HTTP error: answer exceeds 65536 bytes',
+      })
+      await until('the connection is closed', () => requests[0]!.socket.destroyed)
+    }
+  })
+
   it('says what went wrong instead of throwing', async () => {
     const { origin } = await adapter(() => {})
     expect(await client(origin, { fulfillmentTimeoutMs: 100 }).fulfill(origin, 'job-1', {})).toEqual({

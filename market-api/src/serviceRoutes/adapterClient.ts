@@ -65,6 +65,7 @@ export function createAdapterClient(options: AdapterClientOptions): AdapterClien
           timeoutMs: fulfillmentTimeoutMs,
           // A buyer's address goes to nobody whom configuration does not name.
           configuredOnly: true,
+          repeatable: true,
         })
         try {
           return { kind: 'answered', httpStatus: status, body: JSON.parse(text) }

@@ -167,28 +167,45 @@ export async function releaseReservations(tx: Transaction<MarketDatabase>, order
 }
 
 /**
- * Ends what an order held of these skus, because it has them now: the adapter's own stock is less by as much. Repeating it
+ * Ends what orders held of these skus, because they have them now: the adapter's own stock is less by as much. Repeating it
  * changes nothing.
  */
 export async function settleReservations(
+  tx: Transaction<MarketDatabase>,
+  delivered: readonly { orderId: string; seller: string; sku: string }[],
+): Promise<void> {
+  if (delivered.length === 0) return
+  const { rows } = await sql<{ order_id: string }>`
+    update stock_reservations r set delivered = true
+    from unnest(${delivered.map(({ orderId }) => orderId)}::text[], ${delivered.map(({ seller }) => seller)}::text[],
+      ${delivered.map(({ sku }) => sku.toLowerCase())}::text[]) as d (order_id, seller_address, sku)
+    where r.order_id = d.order_id and r.seller_address = d.seller_address and r.sku = d.sku
+    returning r.order_id`.execute(tx)
+  if (rows.length > 0) await dropReservations(tx, [...new Set(rows.map(({ order_id }) => order_id))], true)
+}
+
+/** Lets go of what an order holds of these skus of a seller's: nobody will deliver them. Repeating it changes nothing. */
+export async function releaseSkus(
   tx: Transaction<MarketDatabase>,
   orderId: string,
   seller: string,
   skus: string[],
 ): Promise<void> {
-  const marked = await tx
-    .updateTable('stock_reservations')
-    .set({ delivered: true })
+  if (skus.length === 0) return
+  const lower = skus.map((sku) => sku.toLowerCase())
+  await tx
+    .deleteFrom('one_off_sales')
     .where('order_id', '=', orderId)
     .where('seller_address', '=', seller)
-    .where(
-      'sku',
-      'in',
-      skus.map((sku) => sku.toLowerCase()),
-    )
-    .returning('sku')
+    .where('sku', 'in', lower)
     .execute()
-  if (marked.length > 0) await dropReservations(tx, [orderId], true)
+  const mine = sql`order_id = ${orderId} and seller_address = ${seller} and sku = any(${lower}::text[])`
+  await sql`
+    select 1 from stock_levels l
+    where (chain_id, seller_address, sku, slot) in (
+      select chain_id, seller_address, sku, slot from stock_reservations where ${mine})
+    order by chain_id, seller_address, sku, slot for no key update of l`.execute(tx)
+  await sql`delete from stock_reservations where ${mine}`.execute(tx)
 }
 
 /** Deleting them counts them off by trigger; the levels are locked first, in the order in which everybody does. */

@@ -4,25 +4,25 @@ import { createLog } from '@market/kit/log'
 import { createMetrics } from '@market/kit/metrics'
 import { expect, it } from 'vitest'
 import { adapterApp } from './app.ts'
-import { defineAdapter } from './adapter.ts'
+import { openSecretBox } from './secrets.ts'
+import { runsUnderWay } from './steps.ts'
 
 const SELLER = `0x${'ab'.repeat(20)}`
 const KEY = 'a service key of some length'
 
 /** What is refused here is refused before the database: there is none. */
 const app = adapterApp({
-  adapter: defineAdapter({
-    offerType: 'nothing',
-    resultType: 'circles:NothingResult',
-    defaultPort: 1,
-    maxQuantity: 1,
-    migrations: {},
+  adapter: { resultType: 'circles:NothingResult', maxQuantity: 1 },
+  delivery: {
     findMappings: async () => new Map<string, string>(),
     inventory: async () => 0,
     fulfill: async () => [],
     summarize: () => ({}),
-  }),
+  },
   db: openDatabase<never>('postgres://nobody@127.0.0.1:1/none', { name: 'test' }).db,
+  secrets: openSecretBox(`a:${Buffer.alloc(32).toString('base64')}`),
+  runs: runsUnderWay(),
+  budgetMs: 1000,
   serviceKey: KEY,
   log: createLog('test', 'fatal'),
   metrics: createMetrics('test'),
@@ -139,6 +139,20 @@ it.each<[string, unknown, string]>([
   ['too few line indexes', { ...valid, lineIndexes: [1] }, 'lineIndexes must name each item once'],
   ['a line index twice', { ...valid, lineIndexes: [1, 1] }, 'lineIndexes must name each item once'],
   ['a line index out of range', { ...valid, lineIndexes: [1, 2 ** 31] }, 'lineIndexes are too large'],
+  ['a customer that is text', { ...valid, customer: 'Ada' }, 'customer must be an object'],
+  ['a list of addresses', { ...valid, shippingAddress: [{}] }, 'shippingAddress must be an object'],
+  [
+    'a postal code that is no text',
+    { ...valid, billingAddress: { postalCode: 1 } },
+    'billingAddress.postalCode must be text',
+  ],
+  ['an e-mail that is no text', { ...valid, contactPoint: { email: ['a'] } }, 'contactPoint.email must be text'],
+  ['no trigger before a bad customer', { ...valid, trigger: ' ', customer: 1 }, 'trigger is required'],
+  [
+    'NUL in an address',
+    { ...valid, billingAddress: { streetAddress: '\0' } },
+    'Text must not hold NUL or half a surrogate pair',
+  ],
   ['NUL in a sku', { ...valid, items: [{ sku: 'a\0b' }] }, 'Text must not hold NUL or half a surrogate pair'],
   ['half a character', { ...valid, orderId: 'ord_\ud83d' }, 'Text must not hold NUL or half a surrogate pair'],
 ])('fulfilment:F-24 refuses %s', async (_what, body, error) => {

@@ -1,19 +1,22 @@
-import { FulfillmentRequest, IDEMPOTENCY_KEY_HEADER, type LineResult } from '@market/contracts/fulfillment'
+import {
+  FULFILLMENT_REQUEST_NAMES,
+  FulfillmentRequest,
+  IDEMPOTENCY_KEY_HEADER,
+  type LineResult,
+} from '@market/contracts/fulfillment'
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { Availability } from '@market/contracts/statuses'
 import { AppError, InvalidError } from '@market/kit/errors'
-import type { Failpoint } from '@market/kit/failpoint'
 import { createApp, type ErrorBody, probes } from '@market/kit/http'
-import type { Log } from '@market/kit/log'
 import type { Metrics } from '@market/kit/metrics'
 import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
-import { type Kysely, sql } from 'kysely'
-import type { Adapter } from './adapter.ts'
+import { sql } from 'kysely'
 import { requireServiceKey } from './serviceKey.ts'
-import { type RunsDatabase, runKeyOf, runOnce } from './runGate.ts'
+import { type Gate, type RunsDatabase, runKeyOf, runOnce } from './runGate.ts'
 
 const MAX_BODY_BYTES = 256 * 1024
+const RUN_SECONDS = [0.005, 0.025, 0.1, 0.5, 2.5, 10, 30, 120]
 
 /** Callers of the older adapters read `error`; `code` and `requestId` come beside it. */
 const adapterError: ErrorBody = (error, requestId) => ({
@@ -21,13 +24,14 @@ const adapterError: ErrorBody = (error, requestId) => ({
   body: { error: error.message, code: error.code, ...error.details, requestId },
 })
 
-export type AdapterContext<DB extends RunsDatabase, Mapping, Result extends LineResult> = {
-  adapter: Adapter<DB, Mapping, Result>
-  db: Kysely<DB>
+export type AdapterContext<DB extends RunsDatabase, Mapping, Result extends LineResult> = Omit<
+  Gate<DB, Mapping, Result>,
+  'onEnd'
+> & {
   serviceKey: string
-  log: Log
+  /** Of callers that don't know the new one yet. */
+  previousServiceKey?: string | undefined
   metrics: Metrics
-  failpoint: Failpoint
   stopping: () => boolean
 }
 
@@ -35,21 +39,29 @@ export type AdapterContext<DB extends RunsDatabase, Mapping, Result extends Line
 export function adapterApp<DB extends RunsDatabase, Mapping, Result extends LineResult>(
   ctx: AdapterContext<DB, Mapping, Result>,
 ) {
-  const { adapter, db, log, metrics, failpoint } = ctx
+  const { delivery, db, log, metrics, failpoint } = ctx
   const outcomes = metrics.counter('adapter_fulfillment_total', 'Answers to /fulfill by status', ['status'])
+  const durations = metrics.histogram(
+    'adapter_run_seconds',
+    'Duration of runs that were worked on, from the request to the stored end, whether or not the caller waited for it',
+    RUN_SECONDS,
+  )
+  const gate: Gate<DB, Mapping, Result> = { ...ctx, onEnd: (seconds) => durations.observe(seconds) }
 
   const lookUp = async (c: Context) => {
     const { chainId, seller } = pathKey(c)
     const sku = c.req.param('sku')?.trim().toLowerCase()
     if (!sku) throw new InvalidError('missing_sku', 'Missing sku')
-    const mapping = UNSTORABLE.test(sku) ? undefined : (await adapter.findMappings(db, chainId, seller, [sku])).get(sku)
+    const mapping = UNSTORABLE.test(sku)
+      ? undefined
+      : (await delivery.findMappings(db, chainId, seller, [sku])).get(sku)
     if (mapping === undefined) {
       throw new AppError(404, 'mapping_not_found', 'No mapping for seller/sku', { chainId, seller, sku })
     }
-    return adapter.inventory(db, mapping)
+    return delivery.inventory(db, mapping)
   }
 
-  const keyHolder = requireServiceKey(ctx.serviceKey)
+  const keyHolder = requireServiceKey(ctx.serviceKey, ctx.previousServiceKey)
   const contract = new Hono()
     .get('/inventory/:chainId/:seller/:sku', keyHolder, async (c) =>
       c.json({ '@type': 'QuantitativeValue', value: await lookUp(c), unitCode: 'C62' }),
@@ -73,13 +85,8 @@ export function adapterApp<DB extends RunsDatabase, Mapping, Result extends Line
         const request = await parseRequest(c)
         const key = runKeyOf(chainId, seller, request, c.req.header(IDEMPOTENCY_KEY_HEADER))
         const { orderId, paymentReference } = request
-        const answer = await runOnce(
-          adapter,
-          db,
-          failpoint,
-          { key, chainId, seller, orderId, paymentReference },
-          request,
-        )
+        const run = { key, chainId, seller, orderId, paymentReference, request }
+        const answer = await runOnce(gate, run)
         failpoint('adapter.committed')
         outcomes.inc({ status: String(answer.body.status) })
         log.info({ orderId, runKey: key, status: answer.body.status }, 'fulfill answered')
@@ -125,14 +132,15 @@ async function parseRequest(c: Context): Promise<FulfillmentRequest> {
     const issue = parsed.error.issues[0]!
     throw invalid(issue.path.length === 0 ? 'Invalid JSON body' : issue.message, `/${issue.path.join('/')}`)
   }
-  const { orderId, paymentReference, items, lineIndexes, idempotencyKey, buyer } = parsed.data
+  const { items, lineIndexes } = parsed.data
   // Two items under one index would be given the same goods.
   if (lineIndexes && (lineIndexes.length !== items.length || new Set(lineIndexes).size !== items.length)) {
     throw invalid('lineIndexes must name each item once', '/lineIndexes')
   }
   if (lineIndexes?.some((index) => index > MAX_LINE_INDEX)) throw invalid('lineIndexes are too large', '/lineIndexes')
-  const texts = [orderId, paymentReference, idempotencyKey ?? '', buyer ?? '', ...items.map((item) => item.sku)]
-  if (texts.some((text) => UNSTORABLE.test(text))) throw invalid('Text must not hold NUL or half a surrogate pair', '/')
+  if (textsOf(parsed.data).some((text) => UNSTORABLE.test(text))) {
+    throw invalid('Text must not hold NUL or half a surrogate pair', '/')
+  }
   return parsed.data
 }
 
@@ -144,17 +152,22 @@ const MAX_LINE_INDEX = 2 ** 31 - 1
 /** What JSON can say and Postgres can't keep. */
 const UNSTORABLE = /[\0\p{Cs}]/u
 
-const NAMES = new Map(
-  [...Object.keys(FulfillmentRequest.shape), 'sku', 'quantity'].map((name) => [name.toLowerCase(), name]),
-)
+const textsOf = (value: unknown): string[] =>
+  typeof value === 'string' ? [value] : Object.values(value ?? {}).flatMap(textsOf)
 
-/** Member names of the request and of its items are matched without case, as the older adapters did (fulfilment.md 7). */
-function withKnownNames(value: unknown): unknown {
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) return value
+const NAMES = new Map(FULFILLMENT_REQUEST_NAMES.map((name) => [name.toLowerCase(), name]))
+
+/** Member names of the request and of what is in it are matched without case, as the older adapters did (fulfilment.md 7). */
+function withKnownNames(value: unknown, depth = 0): unknown {
+  if (value === null || typeof value !== 'object' || depth > REQUEST_DEPTH) return value
+  if (Array.isArray(value)) return value.map((member) => withKnownNames(member, depth + 1))
   return Object.fromEntries(
-    Object.entries(value).map(([sent, member]) => {
-      const name = NAMES.get(sent.toLowerCase()) ?? sent
-      return [name, name === 'items' && Array.isArray(member) ? member.map(withKnownNames) : member]
-    }),
+    Object.entries(value).map(([sent, member]) => [
+      NAMES.get(sent.toLowerCase()) ?? sent,
+      withKnownNames(member, depth + 1),
+    ]),
   )
 }
+
+/** The members of one of the items. */
+const REQUEST_DEPTH = 2

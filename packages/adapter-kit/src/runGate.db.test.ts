@@ -5,12 +5,17 @@ import { failpointOf } from '@market/kit/failpoint'
 import { createLog } from '@market/kit/log'
 import { migrateToLatest } from '@market/kit/migrate'
 import { createTestDatabase, type TestDatabase } from '@market/testkit/testDatabase'
+import { sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { defineAdapter, type Line } from './adapter.ts'
+import type { Delivery, Line, Run } from './adapter.ts'
 import { kitMigrations } from './migrations.ts'
-import { type RunsDatabase, runKeyOf, runOnce } from './runGate.ts'
+import { type RunsDatabase, runKeyOf, runOnce, sealStoredAnswers } from './runGate.ts'
+import { openSecretBox, type SecretBox, SecretsError } from './secrets.ts'
+import { runsUnderWay } from './steps.ts'
 
 const SELLER = `0x${'1'.repeat(40)}`
+const KEYS = ['a', 'b'].map((id) => `${id}:${Buffer.alloc(32, id).toString('base64')}`)
+const secrets = openSecretBox(KEYS[0]!)
 
 let home: TestDatabase
 let database: Database<RunsDatabase>
@@ -34,12 +39,7 @@ function parcels(
 ) {
   let packed = 0
   const asked: number[] = []
-  const adapter = defineAdapter<RunsDatabase, string, Parcel>({
-    offerType: 'parcels',
-    resultType: 'circles:ParcelResult',
-    defaultPort: 1,
-    maxQuantity: 10,
-    migrations: {},
+  const delivery: Delivery<RunsDatabase, string, Parcel> & Delivers = {
     findMappings: async (_db, _chainId, _seller, skus) => new Map(skus.filter(mapped).map((sku) => [sku, sku])),
     inventory: async () => 0,
     async fulfill(_tx, _run, lines) {
@@ -59,9 +59,11 @@ function parcels(
       return results
     },
     summarize: (lines) => ({ parcels: lines.filter((line) => line.status === 'ok').map((line) => line.parcel) }),
-  })
-  return { adapter, asked }
+  }
+  return { delivery, asked }
 }
+
+type Delivers = { fulfill(tx: Transaction<RunsDatabase>, run: Run, lines: Line<string>[]): Promise<Parcel[]> }
 
 let keys = 0
 const newKey = () => `key ${++keys}`
@@ -69,10 +71,10 @@ const newKey = () => `key ${++keys}`
 type Shape = Partial<{ skus: string[]; quantity: number; orderId: string; lineIndexes: number[]; buyer: string }>
 
 function ask(
-  { adapter }: ReturnType<typeof parcels>,
+  { delivery }: Pick<ReturnType<typeof parcels>, 'delivery'>,
   key: string,
   { skus = ['tea'], quantity = 1, orderId = 'ord_1', lineIndexes, buyer }: Shape = {},
-  db = database.db,
+  { db = database.db, box = secrets } = {},
 ) {
   const request = FulfillmentRequest.parse({
     orderId,
@@ -82,8 +84,19 @@ function ask(
     lineIndexes,
     buyer,
   })
-  const run = { key, chainId: 100, seller: SELLER, orderId, paymentReference: 'pay_1' }
-  return runOnce(adapter, db, failpointOf(undefined), run, request)
+  return runOnce(
+    {
+      adapter: { resultType: 'circles:ParcelResult', maxQuantity: 10 },
+      delivery,
+      db,
+      secrets: box,
+      log: createLog('test', 'fatal'),
+      failpoint: failpointOf(undefined),
+      runs: runsUnderWay(),
+      budgetMs: 30_000,
+    },
+    { key, chainId: 100, seller: SELLER, orderId, paymentReference: 'pay_1', request },
+  )
 }
 
 const findRun = (key: string) =>
@@ -97,7 +110,7 @@ function signal() {
 }
 
 describe('a finished run', () => {
-  it('fulfilment:F-26 answers a repeated key from the stored reply, without asking the adapter', async () => {
+  it('adapters:A-2 fulfilment:F-26 answers a repeated key from the stored reply, without asking the adapter', async () => {
     const shop = parcels(() => 'ok')
     const key = newKey()
     const first = await ask(shop, key)
@@ -208,13 +221,13 @@ describe('a run that failed', () => {
         throw new Error('too late')
       })
       const key = newKey()
-      const first = ask(failing, key, {}, single.db)
+      const first = ask(failing, key, {}, { db: single.db })
       await started.given
       const second = ask(
         parcels(() => 'ok'),
         key,
         {},
-        single.db,
+        { db: single.db },
       )
       released.give()
       await expect(first).rejects.toThrow('too late')
@@ -335,15 +348,155 @@ describe('the key of a run', () => {
 it('gives up waiting for a transaction whose process is gone without a word', async () => {
   const shop = parcels(() => 'ok')
   let limits: unknown
-  const adapter = defineAdapter({
-    ...shop.adapter,
+  const delivery: typeof shop.delivery = {
+    ...shop.delivery,
     async fulfill(tx, run, lines) {
       const show = (name: string) =>
         tx.selectNoFrom((is) => is.fn<string>('current_setting', [is.val(name)]).as('value')).executeTakeFirstOrThrow()
       limits = [await show('statement_timeout'), await show('idle_in_transaction_session_timeout')]
-      return shop.adapter.fulfill(tx, run, lines)
+      return shop.delivery.fulfill(tx, run, lines)
     },
-  })
-  await ask({ ...shop, adapter }, newKey())
+  }
+  await ask({ delivery }, newKey())
   expect(limits).toEqual([{ value: '10s' }, { value: '30s' }])
+})
+
+it('believes no delivery that forgets a line', async () => {
+  const delivery = { ...parcels(() => 'ok').delivery, fulfill: async () => [] }
+  const key = newKey()
+  await expect(ask({ delivery }, key)).rejects.toThrow('the adapter was asked for lines 0, and answered ')
+  expect(await findRun(key)).toMatchObject({ status: 'error' })
+})
+
+it('leaves a run alone that another process has by a lease', async () => {
+  const key = newKey()
+  const shop = parcels(() => 'depleted')
+  await ask(shop, key)
+  const lease = (end: string) =>
+    sql`update fulfillment_runs set status = 'started', lease_until = now() + ${end}::interval where run_key = ${key}`.execute(
+      database.db,
+    )
+  await lease('1 min')
+  expect(await ask(shop, key)).toMatchObject({ httpStatus: 202, body: { status: 'inProgress' } })
+  await lease('-1 ms')
+  expect(await ask(shop, key)).toMatchObject({ httpStatus: 200, body: { status: 'depleted' } })
+})
+
+describe('a stored answer', () => {
+  const plain = (key: string, response: object) =>
+    database.db
+      .updateTable('fulfillment_runs')
+      .set({ response: JSON.stringify(response) as never, sealed_response: null })
+      .where('run_key', '=', key)
+      .execute()
+
+  it('lies sealed, and opens only where it belongs', async () => {
+    const shop = parcels(() => 'ok')
+    const [key, other] = [newKey(), newKey()]
+    await ask(shop, key)
+    await ask(shop, other)
+    const { response, sealed_response: sealed } = (await findRun(key))!
+    expect(response).toBeNull()
+    expect(sealed).toMatch(/^v1:a:[A-Za-z0-9_-]+$/)
+    expect(Buffer.from(sealed!.split(':')[2]!, 'base64url').toString('latin1')).not.toContain('parcel')
+    await database.db
+      .updateTable('fulfillment_runs')
+      .set({ sealed_response: sealed! })
+      .where('run_key', '=', other)
+      .execute()
+    await expect(ask(shop, other)).rejects.toThrow(SecretsError)
+    expect(await findRun(other)).toMatchObject({ status: 'ok', sealed_response: sealed, last_error: null })
+  })
+
+  it('of an older version is replayed, and what it delivered is not delivered again', async () => {
+    const finished = newKey()
+    const { body } = await ask(
+      parcels(() => 'ok'),
+      finished,
+    )
+    await plain(finished, body)
+    const never = parcels(() => Promise.reject(new Error('asked')))
+    expect((await ask(never, finished)).body).toEqual({ ...body, message: 'Already processed' })
+
+    const part = newKey()
+    let coffee = 'depleted'
+    const shop = parcels(({ sku }) => (sku === 'coffee' ? coffee : 'ok'))
+    const lines = { skus: ['tea', 'coffee'] }
+    await plain(part, (await ask(shop, part, lines)).body)
+    coffee = 'ok'
+    expect((await ask(shop, part, lines)).body).toMatchObject({ status: 'ok', parcels: ['parcel 1', 'parcel 3'] })
+    expect(shop.asked).toEqual([0, 1, 1])
+    expect((await findRun(part))!.response).toBeNull()
+  })
+
+  it('is sealed at the next start when it was readable, and sealed anew when its key is on its way out', async () => {
+    const empty = await createTestDatabase()
+    const own = openDatabase<RunsDatabase>(empty.url, { name: 'test' })
+    try {
+      await migrateToLatest(own.db, kitMigrations, createLog('test', 'fatal'))
+      const shop = parcels(() => 'ok')
+      // More than a batch: those of an older version, those of the older key, and one without an answer.
+      await sql`
+        insert into fulfillment_runs (run_key, chain_id, seller_address, payment_reference, order_id, request_hash, status, response)
+        select 'old ' || n, 100, ${SELLER}, 'pay', 'ord', '', 'ok', json_build_object('status', 'ok', 'codes', 'c' || n)
+        from generate_series(1, 1100) n`.execute(own.db)
+      await expect(
+        ask(
+          parcels(() => Promise.reject(new Error('no'))),
+          'none',
+          {},
+          { db: own.db },
+        ),
+      ).rejects.toThrow('no')
+      const told = await ask(shop, 'mine', {}, { db: own.db })
+      expect(await sealStoredAnswers(own.db, secrets)).toBe(1100)
+      expect(await sealStoredAnswers(own.db, secrets)).toBe(0)
+
+      const rotated = openSecretBox([KEYS[1], KEYS[0]].join())
+      expect(await sealStoredAnswers(own.db, rotated)).toBe(1101)
+      expect(await sealStoredAnswers(own.db, rotated)).toBe(0)
+      const newOnly = openSecretBox(KEYS[1]!)
+      expect(await sealStoredAnswers(own.db, newOnly)).toBe(0)
+      await expect(sealStoredAnswers(own.db, secrets)).rejects.toThrow(SecretsError)
+      expect((await ask(shop, 'mine', {}, { db: own.db, box: newOnly })).body).toEqual({
+        ...told.body,
+        message: 'Already processed',
+      })
+      const { rows } = await sql<{ run_key: string; sealed_response: string; response: null }>`
+        select run_key, sealed_response, response from fulfillment_runs where run_key like 'old %'`.execute(own.db)
+      for (const { run_key: key, sealed_response: sealed, response } of rows) {
+        expect(response).toBeNull()
+        expect(JSON.parse(newOnly.open(sealed, `fulfillment_runs.sealed_response/${key}`))).toEqual({
+          status: 'ok',
+          codes: key.replace('old ', 'c'),
+        })
+      }
+    } finally {
+      await own.close()
+      await empty.drop()
+    }
+  })
+
+  it('that changes while others are sealed stays as it was written', async () => {
+    const key = newKey()
+    const shop = parcels(() => 'depleted')
+    await plain(key, (await ask(shop, key)).body)
+    // With one connection the run is done between the reading and the writing.
+    const single = openDatabase<RunsDatabase>(home.url, { name: 'test', poolSize: 1 })
+    try {
+      let running: Promise<unknown> | undefined
+      const box: SecretBox = {
+        ...secrets,
+        seal(text, place) {
+          if (place.endsWith(`/${key}`)) running ??= ask(shop, key, {}, { db: single.db })
+          return secrets.seal(text, place)
+        },
+      }
+      expect(await sealStoredAnswers(single.db, box)).toBe(0)
+      expect(await running).toMatchObject({ body: { status: 'depleted' } })
+      expect(await findRun(key)).toMatchObject({ attempts: 2, response: null })
+    } finally {
+      await single.close()
+    }
+  })
 })

@@ -1,10 +1,16 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { FulfillmentRequest, FulfillmentStatus, LineResult } from '@market/contracts/fulfillment'
 import { inTransaction } from '@market/kit/db'
 import { ConflictError, InvalidError, messageOf } from '@market/kit/errors'
 import type { Failpoint } from '@market/kit/failpoint'
-import { type Generated, type Kysely, sql, type Transaction } from 'kysely'
-import type { Adapter, Line, Run } from './adapter.ts'
+import { LeaseLostError } from '@market/kit/lease'
+import type { Log } from '@market/kit/log'
+import { withTimeout } from '@market/kit/timeout'
+import { type Generated, type Kysely, type Selectable, sql, type Transaction } from 'kysely'
+import type { Delivery, Line, Run } from './adapter.ts'
+import type { SecretBox } from './secrets.ts'
+import { bySteps, LEASE_MS, type RunLease, type RunsUnderWay, type StepResult } from './steps.ts'
 
 export type RunsDatabase = {
   fulfillment_runs: {
@@ -15,13 +21,38 @@ export type RunsDatabase = {
     order_id: string
     request_hash: string
     status: 'started' | 'ok' | 'partial' | 'waiting' | 'error'
+    /** Of versions that did not seal; when there is one, it is the newer of the two. */
     response: Record<string, unknown> | null
+    sealed_response: string | null
     attempts: Generated<number>
+    /** A run by steps is somebody's until then. */
+    lease_until: Date | null
     last_error: string | null
     created_at: Generated<Date>
     updated_at: Generated<Date>
     completed_at: Date | null
   }
+  fulfillment_run_steps: { run_key: string; step: string; result: StepResult; at: Generated<Date> }
+}
+
+/** What a run needs besides its request. */
+export type Gate<DB extends RunsDatabase, Mapping, Result extends LineResult> = {
+  adapter: { resultType: string; maxQuantity: number }
+  delivery: Delivery<DB, Mapping, Result>
+  db: Kysely<DB>
+  secrets: SecretBox
+  log: Log
+  failpoint: Failpoint
+  /** Where runs by steps are followed that nobody waits for any more. */
+  runs: RunsUnderWay
+  /** Of the work of a run by steps (`FULFILL_BUDGET_MS`). */
+  budgetMs: number
+  /** How long a caller waits for a run by steps before it is told to come again. As long as the budget when that is less. */
+  waitMs?: number
+  /** 15 s; tests have less patience. */
+  leaseMs?: number
+  /** Told of each run that was worked on, when it ends. */
+  onEnd?: (seconds: number) => void
 }
 
 export type Answer = { httpStatus: 200 | 202; body: Record<string, unknown> }
@@ -48,7 +79,11 @@ export function runKeyOf(
   return key
 }
 
-/** What must be equal for a repeated key to mean the same request. */
+/**
+ * What must be equal for a repeated key to mean the same request. Names, addresses and contacts aren't in it: they say where to,
+ * not what. A caller may send them corrected, or no longer have them, and what was delivered must be replayed all the same; and
+ * of personal data not even a digest should outlive its purpose.
+ */
 function hashRequest(chainId: number, seller: string, request: FulfillmentRequest): string {
   const { orderId, paymentReference, trigger, buyer } = request
   const items = itemsOf(request).map((item) => [item.lineIndex, item.sku, item.quantity])
@@ -60,93 +95,162 @@ function hashRequest(chainId: number, seller: string, request: FulfillmentReques
 const itemsOf = ({ items, lineIndexes }: FulfillmentRequest) =>
   items.map((item, i) => ({ ...item, lineIndex: lineIndexes?.[i] ?? i })).toSorted((a, b) => a.lineIndex - b.lineIndex)
 
+/** How long the end of a run by steps is tried to be written while Postgres doesn't answer. */
+const TERMINAL_MS = 15_000
+const TERMINAL_PAUSE_MS = 250
+const DEFAULT_WAIT_MS = 30_000
+
 /**
  * Runs the adapter's delivery once per key (fulfilment.md 10, 14; adapters.md 11). A finished run answers from its stored
- * reply; one that could deliver only a part, or nothing yet, runs again for what is missing. Delivery and reply commit
- * together, so no crash can separate a code from the answer that carries it.
+ * reply; one that could deliver only a part, or nothing yet, runs again for what is missing.
+ *
+ * Delivered in the database, delivery and reply commit together, so no crash can separate a code from the answer that carries
+ * it. Delivered by steps, the run is held by a lease, goes on without its caller, and ends with a reply or an error whatever
+ * happens; a caller who would have to wait too long is told 202 and comes again.
  *
  * @throws ConflictError the key was used for another request
  * @throws InvalidError a quantity over the adapter's limit
  */
 export async function runOnce<DB extends RunsDatabase, Mapping, Result extends LineResult>(
-  adapter: Adapter<DB, Mapping, Result>,
-  database: Kysely<DB>,
-  failpoint: Failpoint,
+  gate: Gate<DB, Mapping, Result>,
   run: Run,
-  request: FulfillmentRequest,
 ): Promise<Answer> {
-  // The gate knows only the kit's own table; the adapter sees its whole schema.
-  const db = database as unknown as Kysely<RunsDatabase>
-  const requestHash = hashRequest(run.chainId, run.seller, request)
+  const started = performance.now()
+  const ended = () => gate.onEnd?.((performance.now() - started) / 1000)
+  const requestHash = hashRequest(run.chainId, run.seller, run.request)
+  let begun: Begun<Mapping, Result>
   try {
-    return await inTransaction(db, async (tx) => {
-      const free = await tryLockKey(tx, run.key)
-      const earlier = await tx
-        .selectFrom('fulfillment_runs')
-        .select(['status', 'response', 'request_hash'])
-        .where('run_key', '=', run.key)
-        .executeTakeFirst()
-      if (earlier && earlier.request_hash !== requestHash) {
-        throw new ConflictError('idempotency_key_reused', 'This idempotency key was used for another request')
-      }
-      if (earlier?.status === 'ok') {
-        return { httpStatus: 200, body: { ...earlier.response, message: 'Already processed' } }
-      }
-      if (!free) {
-        return { httpStatus: 202, body: reply(adapter, run, 'inProgress', [], { message: 'Already in progress' }) }
-      }
-      await startRun(tx, run, requestHash)
-
-      const before = (earlier?.response?.lines ?? []) as Result[]
-      const { status, lines, body } = await deliver(adapter, tx as never, run, request, before.filter(isDelivered))
-      const response = reply(adapter, run, status, lines, body)
-      failpoint('adapter.delivered')
-      await tx
-        .updateTable('fulfillment_runs')
-        .set({
-          status: status === 'ok' ? 'ok' : status === 'partial' ? 'partial' : 'waiting',
-          response,
-          last_error: null,
-          updated_at: sql`now()`,
-          completed_at: status === 'ok' ? sql`now()` : null,
-        })
-        .where('run_key', '=', run.key)
-        .execute()
-      return { httpStatus: 200, body: response }
-    })
+    begun = await inTransaction(runsOf(gate.db), (tx) => begin(gate, tx, run, requestHash))
   } catch (error) {
-    if (!(error instanceof ConflictError) && !(error instanceof InvalidError))
-      await recordFailure(db, run, requestHash, error)
+    if (!(error instanceof ConflictError) && !(error instanceof InvalidError)) {
+      await recordFailure(runsOf(gate.db), run, requestHash, error)
+      ended()
+    }
+    throw error
+  }
+  if ('lease' in begun) return followSteps(gate, run, begun, ended)
+  if (begun.worked) ended()
+  return begun.answer
+}
+
+/** The gate knows only the kit's own tables; the adapter sees its whole schema. */
+const runsOf = (db: Kysely<any>) => db as Kysely<RunsDatabase>
+
+/** An answer already, or what is left to do outside. */
+type Begun<Mapping, Result> = { answer: Answer; worked: boolean } | { lease: RunLease; plan: Plan<Mapping, Result> }
+
+async function begin<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  gate: Gate<DB, Mapping, Result>,
+  tx: Transaction<RunsDatabase>,
+  run: Run,
+  requestHash: string,
+): Promise<Begun<Mapping, Result>> {
+  const { adapter, delivery, secrets, failpoint } = gate
+  const leaseMs = 'fulfillBySteps' in delivery ? (gate.leaseMs ?? LEASE_MS) : null
+  const earlier = await beginRun(tx, run, requestHash, leaseMs)
+  if (earlier.outcome === 'anotherRequest') {
+    throw new ConflictError('idempotency_key_reused', 'This idempotency key was used for another request')
+  }
+  if (earlier.outcome === 'underWay') return { answer: inProgress(adapter, run, 'Already in progress'), worked: false }
+  const told = openAnswer(secrets, run.key, earlier)
+  if (earlier.outcome === 'finished') {
+    return { answer: { httpStatus: 200, body: { ...told, message: 'Already processed' } }, worked: false }
+  }
+
+  const before = ((told?.lines ?? []) as Result[]).filter(isDelivered)
+  const plan = await planLines(gate, tx as never, run, before)
+  const attempt = earlier.attempt!
+  if (leaseMs !== null && plan.mapped.length > 0) return { lease: { runKey: run.key, attempt, leaseMs }, plan }
+  const results =
+    'fulfill' in delivery && plan.mapped.length > 0 ? await delivery.fulfill(tx as never, run, plan.mapped) : []
+  const body = replyOf(gate, run, plan, results)
+  failpoint('adapter.delivered')
+  await storeAnswer(tx, secrets, run.key, attempt, body)
+  return { answer: { httpStatus: 200, body }, worked: true }
+}
+
+/** Waits for a run by steps as long as a caller should have to. The run goes on when nobody waits. */
+async function followSteps<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  gate: Gate<DB, Mapping, Result>,
+  run: Run,
+  begun: { lease: RunLease; plan: Plan<Mapping, Result> },
+  ended: () => void,
+): Promise<Answer> {
+  const { adapter, runs, budgetMs, waitMs = DEFAULT_WAIT_MS } = gate
+  const working = workBySteps(gate, run, begun)
+    .finally(ended)
+    .then(
+      (answer) => ({ answer }),
+      (error: unknown) => ({ error }),
+    )
+  runs.follow(working)
+  // It never rejects, so what is caught is that the time is up.
+  const end = await withTimeout(working, Math.min(waitMs, budgetMs)).catch(() => undefined)
+  if (!end) return inProgress(adapter, run, 'Still in progress')
+  if ('error' in end) throw end.error
+  return end.answer
+}
+
+/** Everything after the run was taken: it ends `ok`, `partial`, `waiting` or `error`, unless another process has taken it over. */
+async function workBySteps<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  gate: Gate<DB, Mapping, Result>,
+  run: Run,
+  { lease, plan }: { lease: RunLease; plan: Plan<Mapping, Result> },
+): Promise<Answer> {
+  const { adapter, delivery, secrets, budgetMs, failpoint, log, runs } = gate
+  const db = runsOf(gate.db)
+  const fields = { orderId: run.orderId, runKey: run.key, attempt: lease.attempt }
+  try {
+    if (!('fulfillBySteps' in delivery)) throw new Error('an adapter that delivers in its database has no steps')
+    const results = await bySteps({ db, lease, budgetMs, stop: runs.stop, failpoint }, (steps) =>
+      delivery.fulfillBySteps(steps, run, plan.mapped),
+    )
+    const body = replyOf(gate, run, plan, results)
+    failpoint('adapter.delivered')
+    await insist(() => storeAnswer(db, secrets, run.key, lease.attempt, body))
+    return { httpStatus: 200, body }
+  } catch (error) {
+    if (error instanceof LeaseLostError) {
+      log.warn(fields, 'run was taken over while it was worked on; its new holder answers')
+      return inProgress(adapter, run, 'Already in progress')
+    }
+    log.error({ ...fields, err: error }, 'run failed')
+    await insist(() => storeFailure(db, lease, error)).catch((failure: unknown) =>
+      log.error({ ...fields, err: failure }, 'end of the run not recorded; it is taken over when its lease is over'),
+    )
     throw error
   }
 }
 
-/**
- * One transaction a key; false when another has it. Held until the transaction ends, so a dead process lets go by itself.
- * The time-outs are for the process that is neither dead nor alive: its machine is gone, or it waits for one whose is.
- */
-async function tryLockKey(tx: Transaction<RunsDatabase>, key: string): Promise<boolean> {
-  const { rows } = await sql<{ free: boolean }>`
-    select pg_try_advisory_xact_lock(hashtextextended(${key}, 0)) as free,
-      set_config('statement_timeout', '10s', true),
-      set_config('idle_in_transaction_session_timeout', '30s', true)`.execute(tx)
-  return rows[0]!.free
+/** What happened outside must not be forgotten because Postgres was away for a moment. */
+async function insist(write: () => Promise<void>): Promise<void> {
+  const deadline = performance.now() + TERMINAL_MS
+  for (;;) {
+    try {
+      return await write()
+    } catch (error) {
+      if (error instanceof LeaseLostError || performance.now() > deadline) throw error
+      await delay(TERMINAL_PAUSE_MS)
+    }
+  }
 }
 
 const isDelivered = (line: LineResult) => line.status === 'ok'
 
-/** Delivers what is missing. `before`: the lines an earlier run delivered; they stay as they were told to the buyer. */
-async function deliver<DB extends RunsDatabase, Mapping, Result extends LineResult>(
-  adapter: Adapter<DB, Mapping, Result>,
+/** `before`: the lines an earlier run delivered; they stay as they were told to the buyer. */
+type Plan<Mapping, Result> = { before: Result[]; mapped: Line<Mapping>[]; notMapped: LineResult[] }
+
+/** Finds what is missing, and who of it is ours. */
+async function planLines<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  { adapter: { maxQuantity }, delivery }: Gate<DB, Mapping, Result>,
   tx: Transaction<DB>,
   run: Run,
-  request: FulfillmentRequest,
   before: Result[],
-): Promise<{ status: FulfillmentStatus; lines: LineResult[]; body: Record<string, unknown> }> {
+): Promise<Plan<Mapping, Result>> {
   const done = new Set(before.map((line) => line.lineIndex))
-  const missing = itemsOf(request).filter((item) => !done.has(item.lineIndex))
+  const missing = itemsOf(run.request).filter((item) => !done.has(item.lineIndex))
   const skus = [...new Set(missing.map((item) => item.sku))]
-  const mappings = await adapter.findMappings(tx, run.chainId, run.seller, skus)
+  const mappings = await delivery.findMappings(tx, run.chainId, run.seller, skus)
   const mapped: Line<Mapping>[] = []
   const notMapped: LineResult[] = []
   for (const item of missing) {
@@ -156,26 +260,44 @@ async function deliver<DB extends RunsDatabase, Mapping, Result extends LineResu
   }
   for (const sku of skus) {
     const quantity = mapped.filter((line) => line.sku === sku).reduce((sum, line) => sum + line.quantity, 0)
-    if (quantity > adapter.maxQuantity) {
-      throw new InvalidError('quantity_limit', `Requested quantity exceeds limit (max ${adapter.maxQuantity})`)
+    if (quantity > maxQuantity) {
+      throw new InvalidError('quantity_limit', `Requested quantity exceeds limit (max ${maxQuantity})`)
     }
   }
-  const results = [...before, ...(mapped.length > 0 ? await adapter.fulfill(tx, run, mapped) : [])].toSorted(
-    byLineIndex,
-  )
+  return { before, mapped, notMapped }
+}
+
+/** What the adapter said of the lines it was asked for, with what was told before. */
+function replyOf<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  { adapter, delivery }: Gate<DB, Mapping, Result>,
+  run: Run,
+  { before, mapped, notMapped }: Plan<Mapping, Result>,
+  fresh: Result[],
+): Record<string, unknown> {
+  const asked = mapped.map((line) => line.lineIndex)
+  const told = fresh.map((line) => line.lineIndex).toSorted((a, b) => a - b)
+  // A line that was forgotten would count as delivered.
+  if (String(asked) !== String(told)) throw new Error(`the adapter was asked for lines ${asked}, and answered ${told}`)
+  const results = [...before, ...fresh].toSorted(byLineIndex)
   const lines = [...results, ...notMapped].toSorted(byLineIndex)
-  return { status: overall(lines), lines, body: adapter.summarize(results) }
+  return reply(adapter, run, overall(lines), lines, delivery.summarize(results))
 }
 
 const byLineIndex = (a: LineResult, b: LineResult) => a.lineIndex - b.lineIndex
 
 function overall(lines: LineResult[]): FulfillmentStatus {
   const all = (status: string) => lines.every((line) => line.status === status)
+  const some = (status: string) => lines.some((line) => line.status === status)
   if (all('ok')) return 'ok'
   if (all('notMapped')) return 'notApplicable'
-  if (lines.some(isDelivered)) return 'partial'
-  return lines.some((line) => line.status === 'depleted') ? 'depleted' : 'error'
+  if (some('ok')) return 'partial'
+  return (['depleted', 'insufficientStock', 'ambiguous'] as const).find(some) ?? 'error'
 }
+
+const inProgress = (adapter: { resultType: string }, run: Run, message: string): Answer => ({
+  httpStatus: 202,
+  body: reply(adapter, run, 'inProgress', [], { message }),
+})
 
 /** Every answer has all of these members (fulfilment.md 8). */
 function reply(
@@ -200,24 +322,54 @@ function reply(
   }
 }
 
-const newRun = (run: Run, requestHash: string) => ({
-  run_key: run.key,
-  chain_id: run.chainId,
-  seller_address: run.seller,
-  payment_reference: run.paymentReference,
-  order_id: run.orderId,
-  request_hash: requestHash,
-  response: null,
-  completed_at: null,
-})
+type Earlier = {
+  outcome: 'mine' | 'underWay' | 'finished' | 'anotherRequest'
+  /** The number of ours. */
+  attempt: number | null
+} & StoredAnswer
 
-const anotherAttempt = { attempts: sql<number>`fulfillment_runs.attempts + 1`, updated_at: sql<Date>`now()` }
+/** Decides in one call who has the run, and takes it when it is free (kit_begin_run). */
+async function beginRun(
+  tx: Transaction<RunsDatabase>,
+  run: Run,
+  requestHash: string,
+  leaseMs: number | null,
+): Promise<Earlier> {
+  const { rows } = await sql<Earlier>`
+    select outcome, attempt, response, sealed_response from kit_begin_run(
+      ${run.key}, ${run.chainId}, ${run.seller}, ${run.paymentReference}, ${run.orderId}, ${requestHash}, ${leaseMs})`.execute(
+    tx,
+  )
+  return rows[0]!
+}
 
-async function startRun(tx: Transaction<RunsDatabase>, run: Run, requestHash: string) {
-  await tx
-    .insertInto('fulfillment_runs')
-    .values({ ...newRun(run, requestHash), status: 'started', last_error: null })
-    .onConflict((conflict) => conflict.column('run_key').doUpdateSet({ status: 'started', ...anotherAttempt }))
+/** @throws LeaseLostError the run is another's, or has ended */
+async function storeAnswer(
+  db: Kysely<RunsDatabase>,
+  secrets: SecretBox,
+  key: string,
+  attempt: number,
+  body: Record<string, unknown>,
+): Promise<void> {
+  const status = body.status === 'ok' ? 'ok' : body.status === 'partial' ? 'partial' : 'waiting'
+  const stored = await sql`
+    update fulfillment_runs set status = ${status}, sealed_response = ${sealAnswer(secrets, key, body)}, response = null,
+      last_error = null, lease_until = null, updated_at = now(), completed_at = ${status === 'ok' ? sql`now()` : null}
+    where run_key = ${key} and attempts = ${attempt} and status = 'started'`.execute(db)
+  if (stored.numAffectedRows !== 1n) throw new LeaseLostError(`run ${key} was taken over`)
+}
+
+/** A text that Postgres takes, whatever the outside put into it. */
+const lastError = (error: unknown) => messageOf(error).replaceAll('\0', '\ufffd').slice(0, 2000)
+
+/** Nothing, when the run is another's. An earlier reply stays. */
+async function storeFailure(db: Kysely<RunsDatabase>, { runKey, attempt }: RunLease, error: unknown): Promise<void> {
+  await db
+    .updateTable('fulfillment_runs')
+    .set({ status: 'error', last_error: lastError(error), lease_until: null, updated_at: sql`now()` })
+    .where('run_key', '=', runKey)
+    .where('attempts', '=', attempt)
+    .where('status', '=', 'started')
     .execute()
 }
 
@@ -226,23 +378,80 @@ async function startRun(tx: Transaction<RunsDatabase>, run: Run, requestHash: st
  * a moment: when somebody else has the key or has finished meanwhile, theirs is the truth. An earlier reply stays.
  */
 async function recordFailure(db: Kysely<RunsDatabase>, run: Run, requestHash: string, error: unknown) {
-  const failure = { status: 'error' as const, last_error: messageOf(error).slice(0, 2000) }
+  const failure = { status: 'error' as const, last_error: lastError(error) }
   try {
     await inTransaction(db, async (tx) => {
-      if (!(await tryLockKey(tx, run.key))) return
+      const { rows } = await sql<{ free: boolean }>`
+        select pg_try_advisory_xact_lock(hashtextextended(${run.key}, 0)) as free`.execute(tx)
+      if (!rows[0]!.free) return
       await tx
         .insertInto('fulfillment_runs')
-        .values({ ...newRun(run, requestHash), ...failure })
+        .values({
+          run_key: run.key,
+          chain_id: run.chainId,
+          seller_address: run.seller,
+          payment_reference: run.paymentReference,
+          order_id: run.orderId,
+          request_hash: requestHash,
+          ...failure,
+        })
         .onConflict((conflict) =>
           conflict
             .column('run_key')
-            .doUpdateSet({ ...failure, ...anotherAttempt })
-            .where('fulfillment_runs.status', '<>', 'ok')
+            .doUpdateSet({ ...failure, attempts: sql`fulfillment_runs.attempts + 1`, updated_at: sql`now()` })
+            .where('fulfillment_runs.status', 'not in', ['ok', 'started'])
             .where('fulfillment_runs.request_hash', '=', requestHash),
         )
         .execute()
     })
   } catch {
     // The database itself is the trouble; the caller gets the first error and comes again.
+  }
+}
+
+type StoredAnswer = Pick<Selectable<RunsDatabase['fulfillment_runs']>, 'response' | 'sealed_response'>
+
+const answerPlace = (key: string) => `fulfillment_runs.sealed_response/${key}`
+
+const sealAnswer = (secrets: SecretBox, key: string, body: Record<string, unknown>) =>
+  secrets.seal(JSON.stringify(body), answerPlace(key))
+
+/** Undefined when nothing was answered yet. Throws `SecretsError` when it can't be opened. */
+function openAnswer(secrets: SecretBox, key: string, stored: StoredAnswer): Record<string, unknown> | undefined {
+  if (stored.response) return stored.response
+  if (stored.sealed_response === null) return undefined
+  return JSON.parse(secrets.open(stored.sealed_response, answerPlace(key))) as Record<string, unknown>
+}
+
+const SEAL_BATCH = 500
+
+/**
+ * Seals stored answers that lie readable, as versions before 0003_kit_run_leases left them, and seals anew those whose key is on
+ * its way out. `serveAdapter` calls it at every start, after the migrations; while other processes work, and again, it does no
+ * harm. Returns how many it sealed. After a start with a new first key of `ADAPTER_SECRETS_KEY`, and when no process with the
+ * old order is left, one more start makes sure that nothing needs the old key.
+ *
+ * @throws SecretsError an answer was sealed by a key that is no longer in `ADAPTER_SECRETS_KEY`
+ */
+export async function sealStoredAnswers<DB extends RunsDatabase>(db: Kysely<DB>, secrets: SecretBox): Promise<number> {
+  // What all texts sealed by the current key begin with, so that the database finds the others.
+  const sample = secrets.seal('', '')
+  const current = sample.slice(0, sample.lastIndexOf(':') + 1)
+  let sealed = 0
+  for (let after = ''; ;) {
+    const { rows } = await sql<StoredAnswer & { run_key: string; version: string }>`
+      select run_key, response, sealed_response, xmin::text as version from fulfillment_runs
+      where run_key > ${after} and (response is not null or not starts_with(sealed_response, ${current}))
+      order by run_key limit ${SEAL_BATCH}`.execute(db)
+    const fresh = rows.map((row) => sealAnswer(secrets, row.run_key, openAnswer(secrets, row.run_key, row)!))
+    // A row that changed meanwhile has an answer of its own, which its writer sealed.
+    const updated = await sql`
+      update fulfillment_runs r set sealed_response = f.sealed, response = null
+      from unnest(${rows.map((row) => row.run_key)}::text[], ${rows.map((row) => row.version)}::text[], ${fresh}::text[])
+        as f(run_key, version, sealed)
+      where r.run_key = f.run_key and r.xmin::text = f.version`.execute(db)
+    sealed += Number(updated.numAffectedRows)
+    if (rows.length < SEAL_BATCH) return sealed
+    after = rows.at(-1)!.run_key
   }
 }

@@ -6,13 +6,18 @@ import type { MiddlewareHandler } from 'hono'
 /** Digests have one length, so the comparison takes the same time whatever was sent. */
 const digest = (text: string) => createHash('sha256').update(text).digest()
 
-/** Lets only callers with the shared service key through (adapters.md 1). */
-export function requireServiceKey(key: string): MiddlewareHandler {
+/** Lets only callers with the shared service key through (adapters.md 1), or with the one before while keys change. */
+export function requireServiceKey(key: string, previous?: string): MiddlewareHandler {
   const expected = digest(key)
+  // Two comparisons each time, whether there is one or not.
+  const before = previous === undefined ? expected : digest(previous)
   return async (c, next) => {
     const sent = c.req.header(SERVICE_KEY_HEADER)?.trim()
     if (!sent) throw refused('missing_service_key', 'missing api key')
-    if (!timingSafeEqual(digest(sent), expected)) throw refused('invalid_service_key', 'invalid api key')
+    const given = digest(sent)
+    const isCurrent = timingSafeEqual(given, expected)
+    const isPrevious = timingSafeEqual(given, before)
+    if (!isCurrent && !isPrevious) throw refused('invalid_service_key', 'invalid api key')
     await next()
   }
 }

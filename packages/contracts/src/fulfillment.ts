@@ -26,6 +26,19 @@ const required = (name: string) =>
     .min(1, `${name} is required`)
     .max(255, `${name} is too long`)
 
+const textOf = (name: string) => z.string({ error: `${name} must be text` }).nullish()
+
+/** Of members that may be missing, `null` or `{}`; what it has besides the texts is dropped. */
+const textsOf = <N extends string>(name: string, members: readonly N[]) =>
+  z
+    .object(Object.fromEntries(members.map((member) => [member, textOf(`${name}.${member}`)])) as Texts<N>, {
+      error: `${name} must be an object`,
+    })
+    .nullish()
+type Texts<N extends string> = Record<N, ReturnType<typeof textOf>>
+
+const ADDRESS = ['streetAddress', 'addressLocality', 'postalCode', 'addressCountry'] as const
+
 /** The messages and their order are what callers of the older adapters get (fulfilment.md 7). */
 export const FulfillmentRequest = z.object({
   orderId: required('orderId'),
@@ -42,8 +55,26 @@ export const FulfillmentRequest = z.object({
   buyer: z.string().nullish(),
   lineIndexes: z.array(z.int().nonnegative()).nullish(),
   idempotencyKey: z.string().min(1).max(255).nullish(),
+  // Of the buyer, what the offers of the lines ask for.
+  customer: textsOf('customer', ['name', 'givenName', 'familyName']),
+  shippingAddress: textsOf('shippingAddress', ADDRESS),
+  billingAddress: textsOf('billingAddress', ADDRESS),
+  contactPoint: textsOf('contactPoint', ['email', 'telephone']),
 })
 export type FulfillmentRequest = z.infer<typeof FulfillmentRequest>
+
+/** Every member name in it, for those who match names without case. */
+export const FULFILLMENT_REQUEST_NAMES: readonly string[] = [
+  ...Object.keys(FulfillmentRequest.shape),
+  ...Object.keys(FulfillmentItem.shape),
+  ...[
+    FulfillmentRequest.shape.customer,
+    FulfillmentRequest.shape.shippingAddress,
+    FulfillmentRequest.shape.contactPoint,
+  ]
+    .map((member) => member.unwrap().unwrap())
+    .flatMap((member) => Object.keys(member.shape)),
+]
 
 export const FulfillmentStatus = z.enum([
   'ok',

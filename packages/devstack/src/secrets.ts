@@ -9,22 +9,27 @@ export interface Secrets {
   marketPassword: string
   codedispPassword: string
   serviceKey: string
+  /** Of the adapters, for what lies sealed in their databases. */
+  adapterSecretsKey: string
   jwtPrivateKey: string
 }
 
 const FILE = 'secrets.json'
 const secret = () => randomBytes(24).toString('base64url')
+const newSecretsKey = () => `dev:${randomBytes(32).toString('base64')}`
 
 /** The folder's secrets, made on first use. Throws `DevstackError` when the file is there and makes no sense. */
 export async function openSecrets(dataDir: string): Promise<Secrets> {
   const path = join(dataDir, FILE)
   const existing = await readSecrets(dataDir)
-  if (existing) return existing
-  const secrets: Secrets = {
+  if (existing?.adapterSecretsKey) return existing
+  // A folder made before adapters sealed anything has all but that key.
+  const secrets: Secrets = existing ? { ...existing, adapterSecretsKey: newSecretsKey() } : {
     postgresPassword: secret(),
     marketPassword: secret(),
     codedispPassword: secret(),
     serviceKey: secret(),
+    adapterSecretsKey: newSecretsKey(),
     jwtPrivateKey: JSON.stringify(generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })),
   }
   try {
@@ -57,11 +62,11 @@ export async function readSecrets(dataDir: string): Promise<Secrets | undefined>
 
 function parse(text: string): Secrets | undefined {
   try {
-    const { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey } = JSON.parse(
-      text,
-    ) as Secrets
+    const read = JSON.parse(text) as Secrets
+    const { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey } = read
     const secrets = { postgresPassword, marketPassword, codedispPassword, serviceKey, jwtPrivateKey }
-    return Object.values(secrets).every((value) => typeof value === 'string' && value !== '') ? secrets : undefined
+    const isWhole = Object.values(secrets).every((value) => typeof value === 'string' && value !== '')
+    return isWhole ? { ...secrets, adapterSecretsKey: read.adapterSecretsKey ?? '' } : undefined
   } catch {
     return undefined
   }

@@ -168,6 +168,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       launch('codedispenser', codeDispenserUrl, {
         PORT: String(ports.codeDispenser),
         POSTGRES_CONNECTION: connections.codedisp,
+        ADAPTER_SECRETS_KEY: secrets.adapterSecretsKey,
       }),
       launch('market-api', marketUrl, {
         PORT: String(ports.market),
@@ -217,7 +218,7 @@ export function rateLimits(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 /** Each process gets its own secrets only; the superuser's and the roles' stay here. */
 function inherited(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(
-    Object.entries(env).filter(([name]) => !name.startsWith('POSTGRES_') && !/^DB_.*PASSWORD$/.test(name)),
+    Object.entries(env).filter(([name]) => !name.startsWith('POSTGRES_') && name !== 'ADAPTER_SECRETS_KEY' && !/^DB_.*PASSWORD$/.test(name)),
   )
 }
 
@@ -232,6 +233,7 @@ function operatorsOwn(secrets: Secrets, env: NodeJS.ProcessEnv): Secrets {
     marketPassword: choose('DB_MARKET_API_PASSWORD', secrets.marketPassword),
     codedispPassword: choose('DB_CODEDISP_PASSWORD', secrets.codedispPassword),
     serviceKey: choose('CIRCLES_SERVICE_KEY', secrets.serviceKey),
+    adapterSecretsKey: choose('ADAPTER_SECRETS_KEY', secrets.adapterSecretsKey),
     jwtPrivateKey: choose('MARKET_JWT_PRIVATE_KEY', secrets.jwtPrivateKey),
   }
 }
@@ -353,8 +355,8 @@ async function devChain(options: StackOptions, parts: Parts) {
 }
 
 /**
- * A chain that lost its last seconds in a crash, or was begun anew, gives new blocks the numbers of old ones, and
- * market-api, which has read those already, would never see what is paid in them.
+ * A chain that was begun anew is far behind what market-api has read of the old one, and so looks like a node that is far behind
+ * its chain: nothing is paid until it has grown as long.
  */
 async function outgrowLedger(rpc: string, database: string) {
   const sql = postgresClient(database, { max: 1 })

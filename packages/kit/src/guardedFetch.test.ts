@@ -1,7 +1,9 @@
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
 import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
+import { gzipSync } from 'node:zlib'
 import { until } from '@market/testkit/until'
+import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createGuardedFetch, type GuardedFetchOptions, OutboundError } from './guardedFetch.ts'
 
@@ -77,7 +79,7 @@ describe('a configured origin', () => {
     expect(adapter.connections).toBe(0)
   })
 
-  it('is never followed elsewhere', async () => {
+  it('fulfilment:F-14 is never followed elsewhere, and its key goes nowhere', async () => {
     const target = await upstream((_, response) => response.end())
     const adapter = await upstream((_, response) => response.writeHead(302, { Location: target.origin }).end('moved'))
     const fetch = guarded({
@@ -161,7 +163,7 @@ describe('any other origin', () => {
     '64:ff9b:1::808:808',
     '2002:7f00:1::',
     'no address',
-  ])('is blocked at %s, and nothing connects', async (address) => {
+  ])('fulfilment:F-12 is blocked at %s, and nothing connects', async (address) => {
     const server = await upstream((_, response) => response.end())
     const dialled: string[] = []
     for (const addresses of [[address], [PUBLIC, address]]) {
@@ -194,6 +196,58 @@ describe('any other origin', () => {
     expect(await failure(nowhere('http://shop.example/', { timeoutMs: 2000 }))).toEqual({ ...BLOCKED, detail })
     const plain = createGuardedFetch({ configured: new Map(), maxRedirects: 0, maxResponseBytes: 1 })
     expect(await failure(plain('http://localhost:1/', { timeoutMs: 2000 }))).toEqual(BLOCKED)
+  })
+
+  it('is blocked once its name has become private, though a connection to it is still open', async () => {
+    const server = await upstream((_, response) => response.end('5'))
+    let addresses = [PUBLIC]
+    const fetch = guarded({ resolve: async () => addresses })
+    for (let i = 0; i < 2; i += 1) await fetch(shop()(server), { timeoutMs: 2000 })
+    expect(server.connections).toBe(1)
+    addresses = ['10.0.0.5']
+    expect(await failure(fetch(shop()(server), { timeoutMs: 2000 }))).toEqual(BLOCKED)
+    expect(server.requests).toHaveLength(2)
+  })
+
+  it('is no other because of what stands before the @ of its URL, which goes nowhere', async () => {
+    const server = await upstream((_, response) => response.end('5'))
+    const adapter = await upstream((_, response) => response.end())
+    const fetch = guarded({ configured: new Map([[adapter.origin, KEY]]) })
+    const url = `http://127.0.0.1:${adapter.port}@shop.example:${server.port}/`
+    expect(await fetch(url, { timeoutMs: 2000 })).toEqual({ status: 200, text: '5' })
+    expect(adapter.connections).toBe(0)
+    expect(Object.keys(server.requests[0]!.headers)).toEqual(['host', 'connection'])
+  })
+
+  it('is blocked at a number in whatever way a URL spells it', async () => {
+    const server = await upstream((_, response) => response.end())
+    const fetch = guarded({ resolve: () => Promise.reject(new Error('asked')) })
+    const part = fc.constantFrom<(n: number) => string>(
+      (n) => String(n),
+      (n) => `0x${n.toString(16)}`,
+      (n) => `0${n.toString(8)}`,
+    )
+    const inside = fc.constantFrom<number[]>(
+      [10, 0, 0, 5],
+      [127, 0, 0, 1],
+      [100, 64, 0, 1],
+      [192, 168, 1, 1],
+      [169, 254, 169, 254],
+    )
+    await fc.assert(
+      fc.asyncProperty(
+        inside,
+        fc.tuple(part, part, part, part),
+        fc.integer({ min: 1, max: 4 }),
+        async (v4, spell, parts) => {
+          // The last part of a number takes all bytes that are left.
+          const last = v4.slice(parts - 1).reduce((sum, byte) => sum * 256 + byte, 0)
+          const host = [...v4.slice(0, parts - 1), last].map((n, i) => spell[i]!(n)).join('.')
+          expect(await failure(fetch(shop('', host)(server), { timeoutMs: 2000 })), host).toEqual(BLOCKED)
+        },
+      ),
+    )
+    expect(server.connections).toBe(0)
   })
 
   it('is asked for by its own name over TLS, and not believed without a certificate', async () => {
@@ -251,7 +305,7 @@ describe('any other origin', () => {
       expect(server.requests).toHaveLength(4)
     })
 
-    it('is blocked when it points to a private address, by number or by name, configured or not', async () => {
+    it('fulfilment:F-13 is blocked when it points to a private address, by number or by name, configured or not', async () => {
       const target = await upstream((_, response) => response.end())
       for (const location of [target.origin, `http://inside.example:${target.port}/`]) {
         const server = await upstream((_, response) => response.writeHead(302, { Location: location }).end())
@@ -264,7 +318,15 @@ describe('any other origin', () => {
       expect(target.connections).toBe(0)
     })
 
-    it('gets no key of the configured origin it points to', async () => {
+    it('is looked at again for each hop: a name that is private the second time is blocked there', async () => {
+      const server = await chain(3)
+      let asked = 0
+      const fetch = guarded({ resolve: async () => ((asked += 1) < 3 ? [PUBLIC] : ['127.0.0.1']) })
+      expect(await failure(fetch(shop('0')(server), { timeoutMs: 2000 }))).toEqual(BLOCKED)
+      expect([asked, server.requests.length]).toEqual([3, 2])
+    })
+
+    it('fulfilment:F-14 gets no key of the configured origin it points to', async () => {
       const target = await upstream((_, response) => response.end('plain'))
       const inside = `http://adapter.example:${target.port}`
       const server = await upstream((_, response) => response.writeHead(307, { Location: inside }).end())
@@ -307,7 +369,7 @@ describe('every call', () => {
   it.each<[string, RequestListener]>([
     ['by its announcement', (_, response) => response.writeHead(200, { 'Content-Length': 1001 }).flushHeaders()],
     ['by counting', (_, response) => void response.write('x'.repeat(1001))],
-  ])('stops at one byte more, %s, and closes the connection', async (_, listener) => {
+  ])('fulfilment:F-11 stops at one byte more, %s, and closes the connection', async (_, listener) => {
     const { server, answer } = await call(listener)
     expect(await failure(answer)).toEqual({
       status: 502,
@@ -322,6 +384,17 @@ describe('every call', () => {
     ['says nothing', () => {}],
     ['stops half-way', (_, response) => void response.write('half')],
     ['drips', (_, response) => void setInterval(() => response.write('.'), 20).unref()],
+    [
+      'drips headers',
+      ({ socket }) => {
+        socket.write('HTTP/1.1 200 OK\r\n')
+        setInterval(() => socket.write('X-A: 1\r\n'), 20).unref()
+      },
+    ],
+    [
+      'only says that it will go on',
+      (_, response) => void setInterval(() => response.destroyed || response.writeContinue(), 5).unref(),
+    ],
   ])('ends in time with one that %s, and closes the connection', async (_, listener) => {
     const { server, answer } = await call(listener, 150)
     const begun = performance.now()
@@ -333,6 +406,54 @@ describe('every call', () => {
     })
     expect(performance.now() - begun).toBeLessThan(1000)
     await until('the connection is closed', () => server.requests[0]!.socket.destroyed)
+  })
+
+  it('stops at more headers than anybody needs', async () => {
+    const { server, answer } = await call(({ socket }) => {
+      socket.write('HTTP/1.1 200 OK\r\n')
+      const flood = () => {
+        while (socket.writable && socket.write(`X-A: ${'x'.repeat(1000)}\r\n`));
+      }
+      socket.on('drain', flood).on('error', () => {})
+      flood()
+    })
+    expect(await failure(answer)).toMatchObject({ status: 502, detail: 'HPE_HEADER_OVERFLOW' })
+    await until('the connection is closed', () => server.requests[0]!.socket.destroyed)
+  })
+
+  it('fulfilment:F-11 takes no more of a body without end than it needs to know that', async () => {
+    let sent = 0
+    const { server, answer } = await call((_, response) => {
+      const part = Buffer.alloc(65_536, 'x')
+      const flood = () => {
+        do sent += part.length
+        while (!response.destroyed && response.write(part))
+      }
+      response.on('drain', flood)
+      flood()
+    })
+    expect(await failure(answer)).toMatchObject({ code: 'upstream_too_large' })
+    await until('the connection is closed', () => server.requests[0]!.socket.destroyed)
+    // What the kernel holds for a connection, not the gigabytes that two seconds of writing make.
+    expect(sent).toBeLessThan(32 * 1024 * 1024)
+  })
+
+  it('gets no other protocol, and the connection that changed to one is closed', async () => {
+    const { server, answer } = await call(({ socket }) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n{"status":"ok"}')
+    }, 300)
+    expect(await failure(answer)).toMatchObject({ status: 504 })
+    await until('the connection is closed', () => server.requests[0]!.socket.destroyed)
+  })
+
+  it('asks for nothing packed and unpacks nothing: a bomb stays as small as it came', async () => {
+    const bomb = gzipSync(Buffer.alloc(500_000))
+    expect(bomb.length).toBeLessThan(1000)
+    const { server, answer } = await call((_, response) =>
+      response.writeHead(200, { 'Content-Encoding': 'gzip' }).end(bomb),
+    )
+    expect((await answer).text.length).toBeLessThanOrEqual(bomb.length)
+    expect(server.requests[0]!.headers).not.toHaveProperty('accept-encoding')
   })
 
   it('ends in time with a name that takes for ever, and one time for all redirects', async () => {

@@ -29,6 +29,8 @@ export type GuardedRequest = {
   timeoutMs: number
   /** Any other origin is blocked. */
   configuredOnly?: boolean
+  /** It may be sent twice: GET always may, and what carries an idempotency key. */
+  repeatable?: boolean
 }
 
 export type GuardedAnswer = { status: number; text: string }
@@ -93,7 +95,7 @@ export function createGuardedFetch(options: GuardedFetchOptions): GuardedFetch {
   const send = (
     url: URL,
     call: GuardedRequest & { agents: Agents; lookup?: LookupFunction; signal: AbortSignal },
-    fresh = !isGet(call),
+    fresh = !isGet(call) && call.repeatable !== true,
   ): Promise<Sent> =>
     new Promise((resolveSent, reject) => {
       call.signal.throwIfAborted()
@@ -104,7 +106,7 @@ export function createGuardedFetch(options: GuardedFetchOptions): GuardedFetch {
         path: url.pathname + url.search,
         method: call.method ?? 'GET',
         headers: call.headers,
-        // A kept connection may be closing just now, and only a GET may be sent twice.
+        // A kept connection may be closing just now, and then it is sent again.
         agent: fresh ? false : call.agents[secure ? 'https' : 'http'],
         signal: call.signal,
         ...(call.lookup ? { lookup: call.lookup } : {}),
@@ -118,7 +120,7 @@ export function createGuardedFetch(options: GuardedFetchOptions): GuardedFetch {
         )
       })
       request.on('error', (error: NodeJS.ErrnoException) => {
-        const stale = request.reusedSocket && !answered && error.code === 'ECONNRESET'
+        const stale = request.reusedSocket && !answered && ['ECONNRESET', 'EPIPE'].includes(error.code ?? '')
         if (stale) send(url, call, true).then(resolveSent, reject)
         else reject(error)
       })

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { isPublicAddress } from './publicAddress.ts'
@@ -42,8 +43,17 @@ const SPECIAL: [name: string, first: string, last: string][] = [
   ['multicast', 'ff00::', 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff'],
 ]
 
+const v4Number = (text: string) => text.split('.').reduce((sum, part) => sum * 256n + BigInt(part), 0n)
+
+/** Of an address written in hexadecimal groups. */
+function numberOf(text: string): bigint {
+  const [before = [], after] = text.split('::').map((half) => (half === '' ? [] : half.split(':')))
+  const zeros = after === undefined ? [] : Array<string>(8 - before.length - after.length).fill('0')
+  return [...before, ...zeros, ...(after ?? [])].reduce((sum, group) => sum * 65_536n + BigInt(`0x${group}`), 0n)
+}
+
 describe('isPublicAddress', () => {
-  it.each(SPECIAL)('refuses %s: %s to %s', (_, first, last) => {
+  it.each(SPECIAL)('fulfilment:F-12 refuses %s: %s to %s', (_, first, last) => {
     expect([isPublicAddress(first), isPublicAddress(last)]).toEqual([false, false])
   })
 
@@ -76,6 +86,56 @@ describe('isPublicAddress', () => {
           [[0, 0, 0, 0], '::ffff:'],
         ] as never,
       },
+    )
+  })
+
+  it('says the same of an address however it is written', () => {
+    const special = SPECIAL.filter(([, first]) => first.includes(':')).map(([, first, last]) => [
+      numberOf(first),
+      numberOf(last),
+    ])
+    const specialV4 = SPECIAL.filter(([, first]) => !first.includes(':')).map(([, first, last]) => [
+      v4Number(first),
+      v4Number(last),
+    ])
+    const among = (ranges: bigint[][], n: bigint) => ranges.some(([first, last]) => first! <= n && n <= last!)
+    /** By numbers alone, as the registries have them. */
+    const expected = (n: bigint) => {
+      const carries = n >> 32n === 0xffffn || n >> 32n === 0x64ff9bn << 64n
+      if (carries) return !among(specialV4, n & 0xffff_ffffn)
+      return n >> 125n === 1n && !among(special, n)
+    }
+    // Near an end of a range, carrying an IPv4 address, or anywhere in the part that networks get.
+    const number = fc.oneof(
+      fc
+        .tuple(fc.constantFrom(...special.flat()), fc.bigInt({ min: -2n, max: 2n }))
+        .map(([end, by]) => BigInt.asUintN(128, end! + by)),
+      fc
+        .tuple(
+          fc.constantFrom(0xffffn << 32n, 0x64ff9bn << 96n),
+          fc.constantFrom(...specialV4.flat()),
+          fc.bigInt({ min: -1n, max: 1n }),
+        )
+        .map(([prefix, end, by]) => prefix | BigInt.asUintN(32, end! + by)),
+      fc.bigInt({ min: 0x2000n << 112n, max: (0x4000n << 112n) - 1n }),
+    )
+    fc.assert(
+      fc.property(number, fc.boolean(), fc.boolean(), fc.boolean(), fc.nat(7), (n, padded, upper, dotted, at) => {
+        const groups = Array.from({ length: 8 }, (_, i) => (n >> BigInt(112 - 16 * i)) & 0xffffn)
+        const words = groups.map((group) => group.toString(16).padStart(padded ? 4 : 1, '0'))
+        if (dotted) {
+          const low = [groups[6]! >> 8n, groups[6]! & 255n, groups[7]! >> 8n, groups[7]! & 255n]
+          words.splice(6, 2, low.join('.'))
+        }
+        // One run of zeros may be left out, and it need not be the longest.
+        let end = at
+        while (end < words.length && /^0+$/.test(words[end]!)) end += 1
+        const text = end > at ? `${words.slice(0, at).join(':')}::${words.slice(end).join(':')}` : words.join(':')
+        const written = upper ? text.toUpperCase() : text
+        expect(isIP(written), written).toBe(6)
+        expect(isPublicAddress(written), written).toBe(expected(n))
+      }),
+      { numRuns: 2000 },
     )
   })
 

@@ -12,6 +12,7 @@ import * as sellerGateways from './0011_seller_gateways.ts'
 import * as unpin from './0012_unpin.ts'
 import * as buyersApi from './0013_buyers_api.ts'
 import * as settledPayments from './0014_payments.ts'
+import * as jobCancelled from './0015_job_cancelled.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -28,4 +29,5 @@ export const migrations = {
   '0012_unpin': unpin,
   '0013_buyers_api': buyersApi,
   '0014_payments': settledPayments,
+  '0015_job_cancelled': jobCancelled,
 }

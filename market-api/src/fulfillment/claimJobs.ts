@@ -1,0 +1,89 @@
+import { type Selectable, sql } from 'kysely'
+import type { MarketContext } from '../context.ts'
+import type { MarketDatabase } from '../db/types.ts'
+import type { Lanes } from './lanes.ts'
+
+export type Job = Selectable<MarketDatabase['fulfillment_jobs']>
+
+/**
+ * A worker's hold on its job, renewed while the adapter works, so that a dead worker's job waits seconds and not for the
+ * longest call. Two workers on one job, should one be that slow, do no harm: the idempotency key is the same.
+ */
+const HOLD_SECONDS = 4
+export const RENEW_MS = 1300
+
+/** Due jobs that are looked at for each that is wanted, so that a lane that is full doesn't hide the others. */
+const LOOK_AHEAD = 8
+
+const inSeconds = (seconds: number) => sql<Date>`now() + make_interval(secs => ${seconds})`
+
+/**
+ * Takes up to `count` due jobs, those first that wait longest, of each lane no more than it has room for. A worker that dies
+ * leaves them held until `locked_until`; the next asks with the same idempotency keys. `isContended`: another worker was at some
+ * that were wanted, and there may be more behind them.
+ */
+export async function claimJobs(
+  ctx: MarketContext,
+  count: number,
+  lanes: Lanes,
+): Promise<{ jobs: Job[]; isContended: boolean }> {
+  const rooms = [...lanes.rooms()]
+  const full = rooms.flatMap(([lane, room]) => (room === 0 ? [lane] : []))
+  const { rows } = await sql<Job & { wanted: string }>`
+    with due as (
+      select job_id, next_attempt_at, seller_address || ' ' || offer_type as lane from fulfillment_jobs
+      where next_attempt_at <= now() and seller_address || ' ' || offer_type <> all(${full}::text[])
+      order by next_attempt_at limit ${count * LOOK_AHEAD}
+    ), placed as (
+      select *, row_number() over (partition by lane order by next_attempt_at, job_id) as place from due
+    ), fair as (
+      select job_id, placed.next_attempt_at from placed
+      left join unnest(${rooms.map(([lane]) => lane)}::text[], ${rooms.map(([, room]) => room)}::integer[])
+        as limited (lane, room) using (lane)
+      where place <= coalesce(room, ${lanes.limit})
+    ), free as (
+      select j.job_id from fulfillment_jobs j join fair using (job_id) where j.next_attempt_at <= now()
+      order by fair.next_attempt_at limit ${count} for update of j skip locked
+    ), claimed as (
+      update fulfillment_jobs j set status = 'running', attempts = attempts + 1, locked_by = ${ctx.instance},
+        locked_until = ${inSeconds(HOLD_SECONDS)},
+        -- The moment another worker may take it over: a lost worker's job is due again by itself.
+        next_attempt_at = ${inSeconds(HOLD_SECONDS)}, updated_at = now()
+      from free where j.job_id = free.job_id returning j.*
+    )
+    select claimed.*, wanted from (select count(*) as wanted from fair) as f left join claimed on true`.execute(ctx.db)
+  const jobs = rows.filter(({ job_id }) => job_id !== null)
+  return { jobs, isContended: jobs.length < Math.min(count, Number(rows[0]!.wanted)) }
+}
+
+/** Keeps what is held from being taken over. */
+export async function renewHolds(ctx: MarketContext, jobs: readonly Job[]): Promise<void> {
+  await sql`
+    update fulfillment_jobs j set locked_until = ${inSeconds(HOLD_SECONDS)}, next_attempt_at = ${inSeconds(HOLD_SECONDS)}
+    from unnest(${jobs.map((job) => job.job_id)}::uuid[], ${jobs.map((job) => job.attempts)}::integer[])
+      as held (job_id, attempts)
+    where j.job_id = held.job_id and j.attempts = held.attempts and j.status = 'running'`.execute(ctx.db)
+}
+
+const PUT_OFF_AT_ONCE = 1000
+
+/**
+ * Puts off what is due of a lane whose circuit is open: it waits without using up its attempts, and out of the way of the others.
+ * Not all at one moment afterwards, for the sake of whoever has just come back.
+ */
+export async function putOff(
+  ctx: MarketContext,
+  { seller_address, offer_type }: Pick<Job, 'seller_address' | 'offer_type'>,
+  pauseMs: number,
+): Promise<void> {
+  for (;;) {
+    const { numAffectedRows } = await sql`
+      update fulfillment_jobs set next_attempt_at = now() + make_interval(secs => ${pauseMs / 1000} * (1 + random() / 5))
+      where job_id in (
+        select job_id from fulfillment_jobs
+        where next_attempt_at <= now() and seller_address = ${seller_address} and offer_type = ${offer_type}
+          and status <> 'running'
+        limit ${PUT_OFF_AT_ONCE} for update skip locked)`.execute(ctx.db)
+    if (Number(numAffectedRows ?? 0) < PUT_OFF_AT_ONCE) return
+  }
+}
