@@ -4,6 +4,7 @@ import { CATALOG_CHANNEL } from './catalog/pageCache.ts'
 import type { MarketContext } from './context.ts'
 import { JOBS_CHANNEL } from './fulfillment/insertJobs.ts'
 import { startDispatcher } from './fulfillment/dispatcher.ts'
+import { createReconciler, RECONCILE_SECONDS } from './fulfillment/reconcileJobs.ts'
 import { ORDER_EVENTS_CHANNEL } from './orders/events/readOrderEvents.ts'
 import { OVERDUE_SECONDS, purgeOrderEvents, tellOverdueCompletions } from './orders/events/sweepOrderEvents.ts'
 import { expireOrders } from './orders/expireOrders.ts'
@@ -38,6 +39,7 @@ export async function startJobs(ctx: MarketContext) {
     ),
     every('basket-purge', 3600, (signal) => purgeBaskets(ctx, signal)),
     every('personal-data', STRIP_SECONDS, (signal) => stripDeliveredOrders(ctx, signal)),
+    every('fulfillment-reconcile', RECONCILE_SECONDS, createReconciler(ctx)),
     events,
     every('overdue-completions', OVERDUE_SECONDS, () => tellOverdueCompletions(ctx)),
     every('issuer-keys', REFRESH_SECONDS, (signal) => ctx.issuers.refresh(signal)),

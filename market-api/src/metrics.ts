@@ -37,7 +37,7 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>, chainId: number)
     const rows = await db
       .selectFrom('fulfillment_jobs')
       .select(['status', sql<string>`count(*)`.as('n')])
-      .where('status', '<>', 'done')
+      .where('status', 'not in', ['done', 'cancelled'])
       .groupBy('status')
       .execute()
       .catch(() => undefined)
@@ -51,7 +51,7 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>, chainId: number)
       .selectFrom('fulfillment_jobs as j')
       .innerJoin('orders as o', 'o.order_id', 'j.order_id')
       .select(sql<string>`count(distinct j.order_id)`.as('n'))
-      .where('j.status', '<>', 'done')
+      .where('j.status', 'not in', ['done', 'cancelled'])
       .where('o.finalized_at', '<', sql<Date>`now() - make_interval(mins => ${GRACE_MINUTES})`)
       .executeTakeFirst()
       .catch(() => undefined)
@@ -119,6 +119,11 @@ export function createMarketMetrics(db: Kysely<MarketDatabase>, chainId: number)
       "Failed reads of a gateway's trust",
     ),
     fulfillments,
+    /** Set by the replica that reconciles; on the others it stays at what it was. */
+    linesWithoutJob: metrics.gauge(
+      'marketplace_fulfillment_lines_without_job',
+      'Paid lines that no job delivers; there must be none',
+    ),
     openCircuits: metrics.gauge(
       'marketplace_fulfillment_circuit_open',
       'Sellers whose adapter this replica leaves alone for a while because it does not answer',
