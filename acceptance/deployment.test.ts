@@ -121,6 +121,9 @@ describe('docker-compose.yml', () => {
         'MARKET_JWT_PRIVATE_KEY',
         'CIRCLES_SERVICE_KEY',
         'MARKET_CODE_DISPENSER_TOKEN',
+        'MARKET_ODOO_ADAPTER_TOKEN',
+        'MARKET_UNLOCK_ADAPTER_TOKEN',
+        'MARKET_WOOCOMMERCE_ADAPTER_TOKEN',
       ],
     },
     'market-adapter-codedispenser': {

@@ -18,7 +18,7 @@ import { connectEvmNode } from './payments/evmNode.ts'
 import { createPaymentMemory } from './payments/paymentMemory.ts'
 import type { PaymentSource } from './payments/paymentSource.ts'
 import { createAdapterClient } from './serviceRoutes/adapterClient.ts'
-import { codeDispenserOrigin } from './serviceRoutes/resolveRoute.ts'
+import { serviceKeys } from './serviceRoutes/adapters.ts'
 import { connectAuthService } from './signIn/authService.ts'
 import { createSignInLimits } from './signIn/limits.ts'
 import { createTokens } from './signIn/tokens.ts'
@@ -49,7 +49,6 @@ export async function createContext(
     now,
   })
   const ipfs = await openIpfs(config)
-  const dispenserKey = config.MARKET_CODE_DISPENSER_TOKEN ?? config.CIRCLES_SERVICE_KEY
   const chain = { rpcUrl: config.RPC, timeoutMs: config.RPC_TIMEOUT_MS }
   const database = openMarketDatabase()
   const ctx: MarketContext = {
@@ -76,7 +75,7 @@ export async function createContext(
     paymentSource: connectPayments(config),
     paymentMemory: createPaymentMemory(),
     adapters: createAdapterClient({
-      keys: new Map([[new URL(codeDispenserOrigin(config)).origin, dispenserKey.reveal()]]),
+      keys: serviceKeys(config),
       inventoryTimeoutMs: config.OUTBOUND_INVENTORY_TIMEOUT_MS,
       availabilityTimeoutMs: config.OUTBOUND_AVAILABILITY_TIMEOUT_MS,
       fulfillmentTimeoutMs: config.OUTBOUND_FULFILLMENT_TIMEOUT_MS,

@@ -639,12 +639,14 @@ describe('what an operator changes about a route', () => {
       await seen()
       await change?.(line)
       const changed = performance.now()
+      let asked = 0
       let last: unknown
       await until('every process has noticed', async () => {
+        asked = performance.now()
         last = await seen()
         return JSON.stringify(last) === JSON.stringify([expected, expected])
       }).catch(() => expect(last).toEqual([expected, expected]))
-      expect(performance.now() - changed).toBeLessThan(1000)
+      expect(asked - changed).toBeLessThan(1000)
     }
   })
 })

@@ -35,16 +35,11 @@ export async function prepareErrands(ctx: MarketContext, jobs: readonly Job[]): 
   const routes = await routesOf(ctx, jobs, linesOf)
   return jobs.map((job) => {
     const lines = linesOf.get(job.job_id)!
-    const order = lines.find((line) => line.order_json !== null)!.order_json!
-    return {
-      job,
-      lines,
-      url: urlOf(
-        job,
-        lines.map((line) => routes.get(`${job.chain_id} ${routeKey(job.seller_address, line.sku)}`)),
-      ),
-      order,
-    }
+    const order = lines.find((line) => line.order_json !== null)?.order_json
+    const found = lines.map((line) => routes.get(`${job.chain_id} ${routeKey(job.seller_address, line.sku)}`))
+    // One whose lines are not there is for a person, and no reason to stop for the others.
+    const isWhole = lines.length === job.line_indexes.length && order !== undefined
+    return { job, lines, order: order!, url: isWhole ? urlOf(job, found) : undefined }
   })
 }
 

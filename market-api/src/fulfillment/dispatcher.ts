@@ -37,7 +37,8 @@ export function startDispatcher(ctx: MarketContext): Loop {
   const watch = (job: Job, lane: string, answered: boolean) => {
     const change = lanes.end(lane, answered)
     if (!change) return
-    for (const [offerType, open] of lanes.open()) ctx.metrics.openCircuits.set({ offer_type: offerType }, open)
+    // A lane at rest is forgotten: what is not there is not open.
+    ctx.metrics.openCircuits.set({ offer_type: job.offer_type }, lanes.open().get(job.offer_type) ?? 0)
     const pauseMs = lanes.pauseOf(lane)
     const fields = { seller: job.seller_address, offerType: job.offer_type }
     if (change === 'closed') return ctx.log.info(fields, 'circuit closed: the adapter answers again')

@@ -170,7 +170,11 @@ describe('a delivery', () => {
       'Many attempts to deliver Mug have failed. The operator of the market has to look at it.',
     ],
     ['completed', 'done', null, 'The seller has handed over Mug.'],
-    ['retried', null, null, 'Something about the delivery of Mug was changed.'],
+    // The reason is the operator's, and nobody else's.
+    ['retried', null, 'route_not_found', 'Delivery of Mug is tried again.'],
+    ['resolved', 'done', 'ticket 812', 'Delivered by hand: Mug.'],
+    ['cancelled', null, 'ticket 812', 'The operator of the market has decided not to deliver Mug.'],
+    ['moved', null, null, 'Something about the delivery of Mug was changed.'],
   ] as const)('%s %s %s', (kind, status, reason, text) => {
     const events = timelineOf(record({ jobEvents: [job({ kind, status, reason })] }), 'seller')
     expect(texts(events).at(-1)).toBe(text)

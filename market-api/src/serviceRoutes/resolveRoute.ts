@@ -1,8 +1,8 @@
 import { messageOf } from '@market/kit/errors'
 import { type Kysely, sql } from 'kysely'
-import type { Config } from '../config.ts'
 import type { MarketContext } from '../context.ts'
 import type { MarketDatabase } from '../db/types.ts'
+import { templateVariables } from './adapters.ts'
 import { expandTemplate } from './template.ts'
 
 export type RouteKey = { chainId: number; seller: string; sku: string }
@@ -148,15 +148,3 @@ function toRoute(ctx: MarketContext, chainId: number, row: RouteRow): ServiceRou
     fulfillmentUrl: url(row.fulfillment_url_template),
   }
 }
-
-/** The hosts and ports a template may name. They come from configuration, so no row can send the service key elsewhere. */
-export function templateVariables(config: Config): Record<string, string> {
-  const { MARKET_CODE_DISPENSER_PORT } = config
-  return {
-    MARKET_CODE_DISPENSER_PORT: String(MARKET_CODE_DISPENSER_PORT),
-    MARKET_CODE_DISPENSER_ORIGIN: codeDispenserOrigin(config),
-  }
-}
-
-export const codeDispenserOrigin = (config: Config) =>
-  config.MARKET_CODE_DISPENSER_ORIGIN ?? `http://market-adapter-codedispenser:${config.MARKET_CODE_DISPENSER_PORT}`
