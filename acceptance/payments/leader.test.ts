@@ -2,7 +2,7 @@ import { OrderStatus } from '@market/contracts/statuses'
 import { clearFaults, failedCalls, pauseMining, reorgShift, setFault } from '@market/dev-chain/scenarios'
 import { until } from '@market/testkit/until'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { METHOD_OF, FINAL, type PaymentMarket, type Replica, SOURCES, startPaymentMarket } from './paymentMarket.ts'
+import { METHOD_OF, FINAL, type PaymentMarket, type Replica, startPaymentMarket, usually } from './paymentMarket.ts'
 
 // Two replicas on one database and one chain. Whatever becomes of the one that leads, each payment counts once.
 
@@ -42,10 +42,7 @@ async function arm(failpoint?: string) {
 const died = (count: 1 | 2) =>
   until(`${count} died`, () => market.replicas.filter((replica) => !replica.isUp()).length === count)
 
-// One source by default, for the time it takes; PAYMENT_SOURCES=all for both.
-const sources = process.env.PAYMENT_SOURCES === 'all' ? SOURCES : (['circles'] as const)
-
-describe.each(sources)('two replicas that read payments from %s', (source) => {
+describe.each(usually('circles'))('two replicas that read payments from %s', (source) => {
   beforeAll(async () => {
     await market.start(source)
     // Blocks come when a test says so.

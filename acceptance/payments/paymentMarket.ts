@@ -20,6 +20,9 @@ import { startDemoMarket } from '../demoMarket.ts'
 
 export const SOURCES = ['circles', 'evm'] as const
 export type Source = (typeof SOURCES)[number]
+/** One source, for the time it takes; PAYMENT_SOURCES=all for both. */
+export const usually = (source: Source): readonly Source[] =>
+  process.env.PAYMENT_SOURCES === 'all' ? SOURCES : [source]
 
 /** What a source asks when it looks for payments. */
 export const METHOD_OF = { circles: 'circles_query', evm: 'eth_getLogs' } as const

@@ -17,8 +17,8 @@ import {
   type PaymentMarket,
   type Placed,
   PRICE,
-  SOURCES,
   startPaymentMarket,
+  usually,
   type Transfer,
 } from './paymentMarket.ts'
 
@@ -84,10 +84,7 @@ function transfersFor(random: Random, { reference }: Placed): Transfer[] {
   return kinds[random(kinds.length)]!()
 }
 
-// One source by default, for the time it takes; PAYMENT_SOURCES=all for both.
-const sources = process.env.PAYMENT_SOURCES === 'all' ? SOURCES : (['evm'] as const)
-
-describe.each(sources)('payments read from %s', (source) => {
+describe.each(usually('evm'))('payments read from %s', (source) => {
   beforeAll(async () => {
     await market.start(source)
     await pauseMining(market.rpcUrl)
