@@ -187,6 +187,8 @@ export const Variables = z.object({
   FULFILLMENT_WORKERS: env.int(0, 200, 16),
   /** Of these, to one seller's adapter of one kind. */
   FULFILLMENT_SELLER_CONCURRENCY: env.int(1, 200, 8),
+  /** And to all sellers' adapters of one kind, slow ones included. */
+  FULFILLMENT_ADAPTER_CONCURRENCY: env.int(1, 1000, 64),
   /**
    * Of older deployments, whose second pass over undelivered orders they steered. Jobs are tried again by themselves here, so
    * they have no other effect than to stop the start where they did before (fulfilment.md 11).

@@ -84,9 +84,9 @@ describe('a route', () => {
   }
 
   it('fulfilment:F-1 is called where its template says, names in any case, port unset, seller and sku as rows have them', async () => {
-    await route('a/b', { inventory: 'http://h:{market_code_DISPENSER_port}/x/{CHAIN_ID}/{Seller}/{sku}' })
+    await route('a/b', { inventory: 'http://h:{MARKET_ODOO_ADAPTER_PORT}/x/{CHAIN_ID}/{Seller}/{sku}' })
     const found = await findRoute(world.ctx, { chainId: 100, seller: SELLER, sku: ' A/b ' })
-    expect(found?.inventoryUrl).toBe(`http://h:5680/x/100/${SELLER}/a%2Fb`)
+    expect(found?.inventoryUrl).toBe(`http://h:5678/x/100/${SELLER}/a%2Fb`)
   })
 
   it('fulfilment:F-2 whose template names what nobody knows leads nowhere, and the log says which', async () => {
@@ -510,7 +510,7 @@ it('fulfilment:F-21 fulfilment:F-23 a process that is killed while its adapter d
       PUBLIC_BASE_URL: `http://127.0.0.1:${port}`,
       MARKET_AUTH_ALLOWED_DOMAINS: '*',
       MARKET_JWT_PRIVATE_KEY: await generateSigningKey(),
-      CIRCLES_SERVICE_KEY: 'key of the dispenser',
+      CIRCLES_SERVICE_KEY: 'key of none of them',
       IPFS_STORE_DIR: data,
       // Long enough to be killed in.
       OUTBOUND_FULFILLMENT_TIMEOUT_MS: '60000',

@@ -7,6 +7,7 @@ import { sql } from 'kysely'
 import type { MarketContext } from '../src/context.ts'
 import { startJobs } from '../src/jobs.ts'
 import { createAdapterClient } from '../src/serviceRoutes/adapterClient.ts'
+import { serviceKeys } from '../src/serviceRoutes/adapters.ts'
 import { payment, startScriptedChain, transaction, trust } from './scriptedChain.ts'
 import { BUYER, type Line, startShop } from './shop.ts'
 import { type MarketApi, startMarketApi } from './startMarketApi.ts'
@@ -118,6 +119,9 @@ export async function startFulfillment(
     POLL_SECONDS: '1',
     CATALOG_POLL_SECONDS: '3600',
     MARKET_CODE_DISPENSER_ORIGIN: codes.origin,
+    MARKET_CODE_DISPENSER_TOKEN: 'key of the dispenser',
+    MARKET_ODOO_ADAPTER_ORIGIN: odoo.origin,
+    MARKET_ODOO_ADAPTER_TOKEN: 'key of odoo',
     CONFIRM_CONFIRMATIONS: String(CONFIRMATIONS),
     FINALIZE_CONFIRMATIONS: String(FINALITY),
     ...env,
@@ -128,10 +132,7 @@ export async function startFulfillment(
   const logged: { level: string; fields: Record<string, unknown>; message: string }[] = []
   ctx.log = recorder(logged)
   ctx.adapters = createAdapterClient({
-    keys: new Map([
-      [odoo.origin, 'key of odoo'],
-      [codes.origin, 'key of the dispenser'],
-    ]),
+    keys: serviceKeys(config),
     inventoryTimeoutMs: 2000,
     availabilityTimeoutMs: 2000,
     fulfillmentTimeoutMs,
@@ -142,18 +143,23 @@ export async function startFulfillment(
     .insertInto('offer_types')
     .values({
       offer_type: 'odoo',
-      inventory_url_template: `${odoo.origin}/inventory/{chain_id}/{seller}/{sku}`,
+      inventory_url_template: '{MARKET_ODOO_ADAPTER_ORIGIN}/inventory/{chain_id}/{seller}/{sku}',
       availability_url_template: null,
-      fulfillment_url_template: `${odoo.origin}/fulfill/{chain_id}/{seller}`,
+      fulfillment_url_template: '{MARKET_ODOO_ADAPTER_ORIGIN}/fulfill/{chain_id}/{seller}',
     })
     .execute()
 
   const replicas: MarketApi[] = []
-  const loops: { stop(): Promise<void> }[] = []
+  const loops = new Set<{ stop(): Promise<void> }>()
   const run = async (of: MarketContext) => {
     const started = await startJobs(of)
-    loops.push(started)
-    return started
+    const running = {
+      async stop() {
+        if (loops.delete(running)) await started.stop()
+      },
+    }
+    loops.add(running)
+    return running
   }
   const call = async (path: string, address: string) => {
     const response = await fetch(`${shop.url}/api/cart/v1/orders/${path}`, { headers: await shop.tokenOf(address) })
@@ -261,7 +267,7 @@ export async function startFulfillment(
       return line === undefined ? undefined : Number(line.split(' ').at(-1))
     },
     async close() {
-      for (const started of loops.splice(0)) await started.stop()
+      for (const running of loops) await running.stop()
       for (const started of replicas.toReversed()) await started.close()
       await shop.close()
       await chain.stop()

@@ -27,20 +27,26 @@ export async function claimJobs(
   count: number,
   lanes: Lanes,
 ): Promise<{ jobs: Job[]; isContended: boolean }> {
-  const rooms = [...lanes.rooms()]
-  const full = rooms.flatMap(([lane, room]) => (room === 0 ? [lane] : []))
+  const full = (rooms: Map<string, number>) => [...rooms].flatMap(([name, room]) => (room === 0 ? [name] : []))
+  const [rooms, adapterRooms] = [lanes.rooms(), lanes.adapterRooms()]
   const { rows } = await sql<Job & { wanted: string }>`
     with due as (
-      select job_id, next_attempt_at, seller_address || ' ' || offer_type as lane from fulfillment_jobs
-      where next_attempt_at <= now() and seller_address || ' ' || offer_type <> all(${full}::text[])
+      select job_id, next_attempt_at, offer_type, seller_address || ' ' || offer_type as lane from fulfillment_jobs
+      where next_attempt_at <= now() and offer_type <> all(${full(adapterRooms)}::text[])
+        and seller_address || ' ' || offer_type <> all(${full(rooms)}::text[])
       order by next_attempt_at limit ${count * LOOK_AHEAD}
     ), placed as (
       select *, row_number() over (partition by lane order by next_attempt_at, job_id) as place from due
-    ), fair as (
-      select job_id, placed.next_attempt_at from placed
-      left join unnest(${rooms.map(([lane]) => lane)}::text[], ${rooms.map(([, room]) => room)}::integer[])
+    ), of_lane as (
+      select placed.*, row_number() over (partition by offer_type order by next_attempt_at, job_id) as adapter_place
+      from placed left join unnest(${[...rooms.keys()]}::text[], ${[...rooms.values()]}::integer[])
         as limited (lane, room) using (lane)
-      where place <= coalesce(room, ${lanes.limit})
+      where place <= coalesce(room, ${lanes.limits.seller})
+    ), fair as (
+      select job_id, of_lane.next_attempt_at
+      from of_lane left join unnest(${[...adapterRooms.keys()]}::text[], ${[...adapterRooms.values()]}::integer[])
+        as limited (offer_type, room) using (offer_type)
+      where adapter_place <= coalesce(room, ${lanes.limits.adapter})
     ), free as (
       select j.job_id from fulfillment_jobs j join fair using (job_id) where j.next_attempt_at <= now()
       order by fair.next_attempt_at limit ${count} for update of j skip locked

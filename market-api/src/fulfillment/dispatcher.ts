@@ -10,28 +10,43 @@ import { type Ending, storeOutcomes } from './storeOutcomes.ts'
 
 /** Notifications make it quick; this poll makes it sure. */
 const POLL_MS = 2000
-/** While lanes are full, or other workers at the same jobs, the rest is searched for behind them, and not at every turn. */
-const SEARCH_MS = 100
+/** A call that takes longer waits for somebody else, and costs no more than its connection: its place is given to another. */
+const QUICK_MS = 1000
+/** However slow they are, no more calls at a time than so many for each worker. */
+const CALLS_A_WORKER = 8
+/** When all places are taken, or others were at the same jobs. */
+const COME_BACK_MS = 50
+/** Behind the jobs of full lanes the others' are searched for; no more than a fifth of the time goes into that. */
+const SEARCH_PAUSE = 4
 
 /**
- * Has adapters deliver what is due: `FULFILLMENT_WORKERS` calls at a time, `FULFILLMENT_SELLER_CONCURRENCY` of them for one lane.
+ * Has adapters deliver what is due: `FULFILLMENT_WORKERS` calls at a time, `FULFILLMENT_SELLER_CONCURRENCY` of them for one lane. Calls
+ * that are slow give their place to others, up to `FULFILLMENT_ADAPTER_CONCURRENCY` for one adapter.
  * Jobs are claimed and outcomes stored as many at once as there are; each is called for by itself.
  */
 export function startDispatcher(ctx: MarketContext): Loop {
-  const { FULFILLMENT_WORKERS: workers, FULFILLMENT_SELLER_CONCURRENCY: limit } = ctx.config
-  const lanes = createLanes(limit)
-  const held = new Map<string, Job>()
+  const { FULFILLMENT_WORKERS: workers } = ctx.config
+  const lanes = createLanes({
+    seller: ctx.config.FULFILLMENT_SELLER_CONCURRENCY,
+    adapter: ctx.config.FULFILLMENT_ADAPTER_CONCURRENCY,
+  })
+  const held = new Map<string, { job: Job; at: number }>()
   const underWay = new Set<Promise<void>>()
   const keep = createKeeper(ctx)
-  let searchedAt = 0
-  let searching: NodeJS.Timeout | undefined
+  let searchAgainAt = 0
+  let comingBack: NodeJS.Timeout | undefined
 
   const work = async (errand: Errand) => {
     const { job } = errand
-    const ending = await runErrand(ctx, errand)
-    watch(job, laneOf(job), ending.isAnswered)
-    await keep(ending)
-    held.delete(job.job_id)
+    try {
+      const ending = await runErrand(ctx, errand)
+      watch(job, laneOf(job), ending.isAnswered)
+      await keep(ending)
+    } catch (error) {
+      ctx.log.error({ jobId: job.job_id, err: error }, 'job failed; its hold runs out')
+    } finally {
+      held.delete(job.job_id)
+    }
   }
 
   const watch = (job: Job, lane: string, answered: boolean) => {
@@ -46,25 +61,33 @@ export function startDispatcher(ctx: MarketContext): Loop {
     putOff(ctx, job, pauseMs).catch((error) => ctx.log.warn({ ...fields, err: error }, 'jobs not put off'))
   }
 
-  const comeBack = () => {
-    searching ??= setTimeout(() => {
-      searching = undefined
+  const places = () => {
+    const slowSince = performance.now() - QUICK_MS
+    const quick = [...held.values()].filter(({ at }) => at > slowSince).length
+    return Math.min(workers - quick, workers * CALLS_A_WORKER - held.size)
+  }
+
+  const comeBack = (ms = COME_BACK_MS) => {
+    comingBack ??= setTimeout(() => {
+      comingBack = undefined
       loop.wake()
-    }, SEARCH_MS).unref()
+    }, ms).unref()
     return false
   }
 
   const step = async (): Promise<boolean> => {
-    const free = workers - held.size
-    if (free <= 0) return false
-    const isSearch = [...lanes.rooms().values()].includes(0)
-    if (isSearch && performance.now() - searchedAt < SEARCH_MS) return comeBack()
-    if (isSearch) searchedAt = performance.now()
+    const free = places()
+    if (free <= 0) return comeBack()
+    const isSearch = [...lanes.rooms().values(), ...lanes.adapterRooms().values()].includes(0)
+    const began = performance.now()
+    if (isSearch && began < searchAgainAt) return comeBack(searchAgainAt - began)
     const { jobs, isContended } = await claimJobs(ctx, free, lanes)
+    const ended = performance.now()
+    if (isSearch && jobs.length < free) searchAgainAt = ended + SEARCH_PAUSE * (ended - began)
     if (jobs.length === 0) return isContended && comeBack()
     ctx.failpoint('fulfillment.claimed')
     for (const errand of await prepareErrands(ctx, jobs)) {
-      held.set(errand.job.job_id, errand.job)
+      held.set(errand.job.job_id, { job: errand.job, at: performance.now() })
       lanes.begin(laneOf(errand.job))
       const ending = work(errand).finally(() => {
         underWay.delete(ending)
@@ -72,12 +95,15 @@ export function startDispatcher(ctx: MarketContext): Loop {
       })
       underWay.add(ending)
     }
-    return held.size < workers
+    return places() > 0
   }
 
   const renewing = setInterval(() => {
     if (held.size === 0) return
-    renewHolds(ctx, [...held.values()]).catch((error) => ctx.log.warn({ err: error }, 'holds on jobs not renewed'))
+    renewHolds(
+      ctx,
+      [...held.values()].map(({ job }) => job),
+    ).catch((error) => ctx.log.warn({ err: error }, 'holds on jobs not renewed'))
   }, RENEW_MS)
   const loop = startLoop({ name: 'fulfillment', intervalMs: POLL_MS, log: ctx.log, step })
   return {

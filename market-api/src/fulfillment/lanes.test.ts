@@ -7,7 +7,7 @@ const B = laneOf({ seller_address: '0xb', offer_type: 'odoo' })
 
 function start(limit = 4) {
   const clock = { ms: 1_000_000 }
-  const lanes = createLanes(limit, () => clock.ms)
+  const lanes = createLanes({ seller: limit, adapter: 3 * limit }, () => clock.ms)
   const call = (key: string, answered: boolean) => {
     lanes.begin(key)
     return lanes.end(key, answered)
@@ -23,6 +23,21 @@ it('has room for so many calls of a lane, whatever the others do', () => {
   expect([roomOf(A), roomOf(B)]).toEqual([0, 2])
   lanes.end(A, true)
   expect(roomOf(A)).toBe(1)
+})
+
+it('has room for so many calls of an adapter, whoever its sellers are', () => {
+  const { lanes } = start(1)
+  expect(lanes.adapterRooms().size).toBe(0)
+  for (const lane of [A, B, laneOf({ seller_address: '0xc', offer_type: 'odoo' })]) lanes.begin(lane)
+  lanes.begin(laneOf({ seller_address: '0xa', offer_type: 'codes' }))
+  expect(lanes.adapterRooms()).toEqual(
+    new Map([
+      ['odoo', 0],
+      ['codes', 2],
+    ]),
+  )
+  lanes.end(A, false)
+  expect(lanes.adapterRooms().get('odoo')).toBe(1)
 })
 
 it('opens after five calls in a row without an answer, and not before', () => {
@@ -95,7 +110,7 @@ it('never lets more calls begin than there is room for, and forgets what is at r
         lanes.begin(lane)
         lanes.end(lane, true)
       }
-      expect(lanes.rooms().size).toBe(0)
+      expect([lanes.rooms().size, lanes.adapterRooms().size]).toEqual([0, 0])
     }),
   )
 })

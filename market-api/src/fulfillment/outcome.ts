@@ -84,6 +84,9 @@ export function outcomeOf(call: FulfillmentCall, attempts: number, jitter: numbe
     case 'ambiguous':
       return person('rejected', 'ambiguous')
     default:
-      return later(parsed.data.message?.slice(0, 200) ?? parsed.data.status)
+      return later(readable(parsed.data.message) ?? parsed.data.status)
   }
 }
+
+/** A few words of an adapter's, without what Postgres can't keep. */
+const readable = (text: string | null | undefined) => text?.slice(0, 200).replaceAll(/[\0\p{Cs}]/gu, '')

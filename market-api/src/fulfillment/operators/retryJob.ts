@@ -37,8 +37,8 @@ export async function retryJob(
     assertNotHeld(job)
 
     // A worker that lost its hold may still answer; the next takes it over with its own number of attempts.
-    const isDue =
-      job.status === 'running' || (job.status === 'pending' && job.attempts === 0 && isPast(job.next_attempt_at))
+    const isUntried = job.status === 'running' || (job.status === 'pending' && job.attempts === 0)
+    const isDue = isUntried && isPast(job.next_attempt_at)
     if (!dryRun) {
       if (!isDue) {
         await tx

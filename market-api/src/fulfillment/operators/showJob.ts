@@ -55,7 +55,7 @@ export type ShownDelivery = {
   order: OrderStanding
   lines: ShownLine[]
   jobs: ShownJob[]
-  /** Lines whose trigger has come and that no job has: there must be none. */
+  /** Lines whose trigger has come and that no job delivers, or one that no worker comes to: there must be none (reconcileJobs.ts). */
   linesWithoutJob: ShownLine[]
 }
 
@@ -90,7 +90,8 @@ export async function showDelivery(
   const linesWithoutJob = await readLines(
     db,
     sql`l.order_id = ${orderId} and ${due} and o.cancelled_at is null and not exists (
-      select from fulfillment_jobs j where j.order_id = l.order_id and l.line_index = any(j.line_indexes))`,
+      select from fulfillment_jobs j where j.order_id = l.order_id and l.line_index = any(j.line_indexes)
+        and (j.status not in ('pending', 'running') or j.next_attempt_at is not null))`,
   )
   const lines = await readLines(db, sql`l.order_id = ${orderId}`)
   return { order, lines, jobs, linesWithoutJob }
