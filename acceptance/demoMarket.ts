@@ -12,6 +12,7 @@ export async function startDemoMarket(options: Partial<StackOptions> = {}): Prom
     await seedDemoSeller({
       rpcUrl: market.rpcUrl,
       connections: market.connections,
+      secrets: market.secrets,
       ipfsRpcUrl: options.ipfsRpcUrl,
       ipfsStoreDir: market.ipfsStoreDir,
     })

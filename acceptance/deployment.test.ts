@@ -21,7 +21,7 @@ const market: Variables = new Map(
     return [name, unset.success ? String(unset.data ?? '') : '']
   }),
 )
-const adapter = schemaIn('packages/adapter-kit/src/serveAdapter.ts')
+const adapter = new Map([...schemaIn('packages/adapter-kit/src/serveAdapter.ts'), ...dispenserVariables()])
 const initDb = initDbVariables()
 const start = schemaIn('scripts/start.ts')
 const devChain: Variables = new Map(
@@ -128,10 +128,10 @@ describe('docker-compose.yml', () => {
     },
     'market-adapter-codedispenser': {
       reads: adapter.keys(),
-      secrets: ['DB_CODEDISP_PASSWORD', 'CIRCLES_SERVICE_KEY', 'MARKET_CODE_DISPENSER_TOKEN'],
+      secrets: ['DB_CODEDISP_PASSWORD', 'CIRCLES_SERVICE_KEY', 'MARKET_CODE_DISPENSER_TOKEN', 'ADAPTER_SECRETS_KEY'],
     },
     // A person's tool: it works on both databases, while it runs.
-    ops: { reads: [...ops.keys(), ...payments.keys()], secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD'] },
+    ops: { reads: [...ops.keys(), ...payments.keys()], secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD', 'ADAPTER_SECRETS_KEY'] },
   }
 
   it('knows the services this test knows', () => {
@@ -153,7 +153,7 @@ describe('docker-compose.yml', () => {
   it('passes no password of another owner anywhere near market-api or the dispenser', () => {
     const all = (name: string) => JSON.stringify(services.get(name))
     expect(all('market-api')).not.toMatch(/DB_CODEDISP_PASSWORD|POSTGRES_PASSWORD/)
-    expect(all('market-adapter-codedispenser')).not.toMatch(/DB_MARKET_API_PASSWORD|POSTGRES_PASSWORD|JWT/)
+    expect(all('market-adapter-codedispenser')).not.toMatch(/DB_MARKET_API_PASSWORD|POSTGRES_PASSWORD|MARKET_JWT/)
   })
 
   it.each([
@@ -179,6 +179,7 @@ describe('docker-compose.yml', () => {
   it('refuses to start without the secrets that have to be there', () => {
     const names = interpolated(file).flatMap(({ name, required }) => (required ? [name] : []))
     expect([...new Set(names)].toSorted()).toEqual([
+      'ADAPTER_SECRETS_KEY',
       'CIRCLES_SERVICE_KEY',
       'DB_CODEDISP_PASSWORD',
       'DB_MARKET_API_PASSWORD',
@@ -314,7 +315,7 @@ function exampleVariables() {
 
 /** The variables of a zod schema in a file that can't be imported: its last argument of `env.int`, or its `.default(…)`. */
 function schemaIn(path: string): Variables {
-  const fields = [...text(path).matchAll(/^ {4}([A-Z][A-Z_]+): (.*),$/gm)]
+  const fields = [...text(path).matchAll(/^ {4}([A-Z][A-Z_]+): (.*?),?$/gm)]
   if (fields.length === 0) throw new Error(`${path} has no schema that this test can read`)
   return new Map(
     fields.map(([, name, field]) => {
@@ -323,6 +324,13 @@ function schemaIn(path: string): Variables {
       return [name!, value ?? '']
     }),
   )
+}
+
+function dispenserVariables(): Variables {
+  const source = text('adapters/codedispenser/src/adapter.ts')
+  const [, port, value] = /variable: '([A-Z_]+)', default: (\d+)/.exec(source)!
+  const own = [...source.matchAll(/^ {2}([A-Z][A-Z_]+): env\./gm)].map(([, name]) => [name!, ''] as const)
+  return new Map([[port!, value!], ...own])
 }
 
 function namesIn(path: string, pattern: RegExp, more: string[] = []): Variables {

@@ -105,7 +105,8 @@ it('uses the Postgres and the IPFS that are set, and starts none', async () => {
 
   // Another store than last time, and empty: the seller publishes again.
   kubo.blocks.clear()
-  const { marketPassword, codedispPassword } = (await readSecrets(where.dataDir))!
+  const secrets = (await readSecrets(where.dataDir))!
+  const { marketPassword, codedispPassword } = secrets
   const server = `${postgresElsewhere.POSTGRES_HOST}:${postgresElsewhere.POSTGRES_PORT}`
   const again = await seedDemoSeller({
     rpcUrl: where.chainUrl,
@@ -113,6 +114,7 @@ it('uses the Postgres and the IPFS that are set, and starts none', async () => {
       market: `postgres://market_api:${marketPassword}@${server}/circles_market_api`,
       codedisp: `postgres://codedisp:${codedispPassword}@${server}/circles_codedisp`,
     },
+    secrets,
     ipfsRpcUrl: kubo.url,
   })
   expect(again).toBe('seeded')

@@ -38,7 +38,12 @@ afterAll(async () => {
 
 const ops = (...args: string[]) =>
   run(process.execPath, [script('ops'), '--json', ...args], {
-    env: { ...process.env, OPS_MARKET_URL: market.connections.market, OPS_CODEDISP_URL: market.connections.codedisp },
+    env: {
+      ...process.env,
+      OPS_MARKET_URL: market.connections.market,
+      OPS_CODEDISP_URL: market.connections.codedisp,
+      ADAPTER_SECRETS_KEY: market.secrets.adapterSecretsKey,
+    },
   }).then(({ stdout }) => JSON.parse(stdout) as Record<string, unknown>)
 
 describe('a purchase through real processes', () => {
@@ -61,8 +66,8 @@ describe('a purchase through real processes', () => {
       expect(told).toContain(`order is ${status}`)
 
     const assigned =
-      await codes`select code from code_pool_codes c join fulfillment_runs r using (run_key) where r.order_id = ${result.orderId}`
-    expect(assigned.map(({ code }) => code)).toEqual(result.codes)
+      await codes`select 1 from code_pool_codes c join fulfillment_runs r using (run_key) where r.order_id = ${result.orderId}`
+    expect(assigned).toHaveLength(1)
     const history =
       await orders`select old_status, new_status from orders_status_history where order_id = ${result.orderId} order by id`
     expect(history.map((row) => [row.old_status, row.new_status])).toEqual([
@@ -131,7 +136,8 @@ describe('a purchase through real processes', () => {
       buyers.map(async (buyer) => ({ buyer, ...(await buyer.checkOut(demoOperator, demoSeller, sku)) })),
     )
     // One was kept for each of them. The seller gives one away elsewhere.
-    await codes`delete from code_pool_codes where code = 'LOST'`
+    await codes`
+      delete from code_pool_codes where code_id = (select max(code_id) from code_pool_codes where pool_id = 'last')`
     await Promise.all(placed.map(({ buyer, orderId }) => buyer.pay(market.rpcUrl, orderId)))
     const states = await until('both orders are complete and tried', async () => {
       const found = await Promise.all(

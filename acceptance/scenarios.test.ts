@@ -89,7 +89,7 @@ const statusesOf = async ({ orderId }: Played) =>
 async function expectOneCode({ orderId, codes: told }: Played) {
   expect(told).toEqual([expect.stringMatching(/^HARBOUR-/)])
   const runs = `${orderId}%`
-  expect(await codes`select code from code_pool_codes where run_key like ${runs}`).toEqual([{ code: told[0] }])
+  expect(await codes`select state from code_pool_codes where run_key like ${runs}`).toEqual([{ state: 'assigned' }])
   const outbox = await orders`select payload->'codes' as codes from order_outbox where order_id = ${orderId}`
   expect(outbox).toEqual([{ codes: told }])
   expect(await orders`select status from fulfillment_jobs where order_id = ${orderId}`).toEqual([{ status: 'done' }])

@@ -2,7 +2,7 @@ import { MARKET_CONTEXT, type Product, SCHEMA_ORG_CONTEXT } from '@market/contra
 import { signLink } from '@market/contracts/link'
 import { CHAIN_ID, DEMO_CODE_SKU, demoKey, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import { devContracts, devCurrencyAvatar, gatewayAbi, gatewayFactoryAbi } from '@market/dev-chain/deployment'
-import { seedPool, upsertCodeMapping, type CodesDatabase } from '@market/codedispenser/ops'
+import { type CodesDatabase, openCodeKeys, seedPool, upsertCodeMapping } from '@market/codedispenser/ops'
 import type { Secret } from '@market/kit/config'
 import { openDatabase } from '@market/kit/db'
 import { type MarketDatabase, openIpfs, upsertGateway, upsertRoute } from '@market/market-api/ops'
@@ -31,6 +31,8 @@ const products = [
 export type SeedTargets = {
   rpcUrl: string
   connections: { market: string; codedisp: string }
+  /** The dispenser's. */
+  adapterSecretsKey: string
   ipfs: Pick<Parameters<typeof openIpfs>[0], 'IPFS_RPC_URL' | 'IPFS_STORE_DIR'> & {
     IPFS_RPC_BEARER?: Secret | undefined
   }
@@ -40,7 +42,12 @@ export type SeedTargets = {
  * Makes the demo seller what a real one would be: a payment gateway on chain, a signed catalog on IPFS named in the registry,
  * a pool of codes and the route to it. What is there already stays; what a crash left half done is completed.
  */
-export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets): Promise<'seeded' | 'already seeded'> {
+export async function seedDemoSeller({
+  rpcUrl,
+  connections,
+  adapterSecretsKey,
+  ipfs,
+}: SeedTargets): Promise<'seeded' | 'already seeded'> {
   const codes = openDatabase<CodesDatabase>(connections.codedisp, { name: 'demo-seller', poolSize: 1 })
   const market = openDatabase<MarketDatabase>(connections.market, { name: 'demo-seller', poolSize: 1 })
   try {
@@ -49,7 +56,7 @@ export async function seedDemoSeller({ rpcUrl, connections, ipfs }: SeedTargets)
       { length: CODES },
       (_, i) => `HARBOUR-${String(i + 1).padStart(3, '0')}-${demoKey(`code/${i}`).slice(2, 10).toUpperCase()}`,
     )
-    const { added } = await seedPool(codes.db, POOL, list)
+    const { added } = await seedPool(codes.db, await openCodeKeys(codes.db, adapterSecretsKey), POOL, list)
     const mapping = await upsertCodeMapping(codes.db, { ...key, poolId: POOL, downloadUrlTemplate: null })
     const route = await upsertRoute(market.db, { ...key, offerType: 'codedispenser' })
     const gateway = await openGateway(rpcUrl)

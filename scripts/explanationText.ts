@@ -111,7 +111,7 @@ export function nextOf(order: ExplainedOrder): string[] {
     const held = waiting.filter(({ reason }) => reason === 'payment_reverted').length
     if (held > 0) says.push(`${held} delivery job(s) are held until the payment stands again.`)
     if (waiting.length > held)
-      says.push(`${waiting.length - held} delivery job(s) are not done: docs/operations.md, "An order waits".`)
+      says.push(`${waiting.length - held} delivery job(s) are not done: npm run ops -- explain ${order.orderId}`)
   }
   return says
 }

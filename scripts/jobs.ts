@@ -1,4 +1,3 @@
-import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { ORDER_ID } from '@market/contracts/ids'
 import type { Database } from '@market/kit/db'
 import {
@@ -19,6 +18,7 @@ import {
 import type { Command } from 'commander'
 import type { Out } from './catalog.ts'
 import { jobListText, jobText, withAdvice } from './jobsText.ts'
+import { address } from './operatorArguments.ts'
 import { type WholeOrder, wholeJson, wholeText } from './orderExplanation.ts'
 import { chainOf, depthsOf, limitOf, wholeNumber } from './payments.ts'
 import { UsageError } from './usageError.ts'
@@ -72,7 +72,8 @@ Example:
 
 const AFTER_EXPLAIN = `
 Everything about an order in time order: how it was paid, each delivery with all its attempts, what the buyer has, how it stands and
-what to do. Codes, names, addresses and contacts are never shown. More about payments alone: npm run ops -- payments explain
+what to do. Codes, names, addresses and contacts are not shown, unless an adapter put some into its own words for a failure. More about
+payments alone: npm run ops -- payments explain
 
 Examples:
   npm run ops -- explain ord_0123456789ABCDEF0123456789ABCDEF
@@ -109,7 +110,7 @@ export function addJobsCommands(ops: Command, out: Out, withMarket: WithMarket):
     return {
       status,
       reason: options.reason,
-      seller: options.seller === undefined ? undefined : addressOf('--seller', options.seller),
+      seller: options.seller === undefined ? undefined : address(options.seller, '--seller'),
       offerType: options.offerType,
       orderId: order === undefined ? undefined : orderIdOf(order),
       olderThanMinutes: olderThan === undefined ? undefined : wholeNumber('--older-than', olderThan, 0, 10_000_000),
@@ -128,8 +129,13 @@ export function addJobsCommands(ops: Command, out: Out, withMarket: WithMarket):
       const filter = filterOf(options)
       if (options.waiting && filter.status !== undefined) throw new UsageError('either --waiting or --status')
       const isFiltered = Object.values(filter).some((value) => value !== undefined)
-      const of = { ...filter, waiting: options.waiting === true || !isFiltered }
-      const page = await withMarket((db) => listJobs(db, { ...of, limit: limitOf(options), after: options.after }))
+      const of = {
+        ...filter,
+        waiting: options.waiting === true || !isFiltered,
+        limit: limitOf(options),
+        after: options.after,
+      }
+      const page = await withMarket((db) => listJobs(db, of))
       tell({ ...page, next: page.next ?? null }, jobListText(page, of))
     })
   jobs
@@ -156,12 +162,12 @@ export function addJobsCommands(ops: Command, out: Out, withMarket: WithMarket):
         throw new UsageError('filters choose among --all')
       }
       const by = personOf(options)
+      const limit = limitOf(options)
       await withMarket(async (db) => {
-        const limit = limitOf(options)
         const found = options.all ? await findAll(db, filter, limit) : ids
         const reason = options.all
           ? `all of ${options.reason ?? options.status ?? 'what waits'}`
-          : (options.reason ?? null)
+          : (options.reason?.trim().slice(0, 2000) ?? null)
         const done = await each(found, (id) => retryJob(db, id, { by, reason, dryRun: options.dryRun === true }))
         report(out, 'retry', done, options.dryRun === true)
         if (options.all && found.length === limit) out.say(PREFIX, `The oldest ${limit}; there may be more.`)
@@ -200,8 +206,9 @@ export function addJobsCommands(ops: Command, out: Out, withMarket: WithMarket):
     .addHelpText('after', AFTER_EXPLAIN)
     .action(async (asked: string, options: { confirm?: string; finalize?: string; chain?: string }) => {
       if (asked.trim() === '') throw new UsageError('an order id, a payment reference or the hash of a transaction')
+      const depths = depthsOf(options)
       await withMarket(async (db) => {
-        const explanation = await explainPayment(db, asked, depthsOf(options))
+        const explanation = await explainPayment(db, asked, depths)
         const orders: WholeOrder[] = []
         for (const payment of explanation.orders) {
           orders.push({ payment, delivery: await showDelivery(db, payment.orderId) })
@@ -271,15 +278,6 @@ async function findAll(db: MarketDb, filter: JobFilter, limit: number): Promise<
   const waiting = filter.status === undefined
   const { jobs } = await listJobs(db, { ...filter, waiting, retryable: true, limit, oldestFirst: true })
   return jobs.map(({ jobId }) => jobId)
-}
-
-function addressOf(name: string, text: string): string {
-  try {
-    return normalizeAddress(text)
-  } catch (error) {
-    if (error instanceof AddressError) throw new UsageError(`${name} must be a 0x hex address (got: ${text})`)
-    throw error
-  }
 }
 
 function orderIdOf(text: string): string {

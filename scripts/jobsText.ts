@@ -122,7 +122,7 @@ export function jobText({ order, job }: { order: OrderStanding; job: ShownJob })
 const LABEL = 21
 
 const raw = ({ lastError, lastHttpStatus }: ShownJob) =>
-  `${lastHttpStatus === null ? '' : `HTTP ${lastHttpStatus}, `}${printable(lastError ?? '').slice(0, 400)}`
+  `${lastHttpStatus === null || lastError?.startsWith('HTTP ') ? '' : `HTTP ${lastHttpStatus}, `}${printable(lastError ?? '').slice(0, 400)}`
 
 function whenNext({ nextAttemptAt, completedAt, status }: ShownJob): string {
   if (completedAt) return `, delivered ${clock(completedAt)}`
@@ -137,11 +137,22 @@ function routeNow({ route }: ShownJob['lines'][number]): string {
 
 export function givenLines({ given, lines }: ShownJob): string[] {
   if (given === null) return [`  nothing of ${goodsOf(lines)}`]
-  const members = Object.entries(given.payload).map(
-    ([name, value]) => `${printable(name)}: ${printable(typeof value === 'string' ? value : JSON.stringify(value))}`,
+  const members = Object.entries(given.payload).filter(([name]) => !KNOWN_ANYWAY.has(name))
+  const shown = members.filter(([, value]) => !isWithheld(value))
+  const withheld = members.filter(([, value]) => isWithheld(value))
+  const named = (names: string[]) => printable(names.join(', '))
+  const text = named(
+    shown.map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`),
   )
-  return wrapped(`${members.join(', ')}`, `  ${clock(given.at)}  `)
+  const rest = named(
+    withheld.map(([name, value]) => `${name}${String(value).replace(/^(\d+) not shown$|^not shown$/, ' $1')}`.trim()),
+  )
+  return wrapped([text, ...(rest === '' ? [] : [`and, not shown here, ${rest}`])].join(' '), `  ${clock(given.at)}  `)
 }
+
+/** Of whom and for what stands above it. */
+const KNOWN_ANYWAY = new Set(['orderId', 'paymentReference', 'seller', 'sku'])
+const isWithheld = (value: unknown) => typeof value === 'string' && /^(\d+ )?not shown$/.test(value)
 
 /** Commands on lines of their own, whole: they are copied. */
 export const adviceLines = ({ says, run }: Advice) => [

@@ -38,6 +38,10 @@ const REASON: Record<string, string> = {
 
 export const reasonWords = (reason: string) => REASON[reason] ?? `"${printable(reason).slice(0, 200)}"`
 
+/** What it is about, beside other jobs of the order. */
+export const subjectOf = ({ lines, offerType }: ShownJob) =>
+  `${goodsOf(lines)}${offerType === UNROUTED ? '' : ` by ${delivererOf(offerType)}`}:`
+
 /** One thing that happened to a job. */
 export function eventWords({ kind, detail, until, times }: JobEvent): string {
   const { status, reason, by, httpStatus, attempt } = detail ?? {}
@@ -152,7 +156,10 @@ export function adviceFor(job: ShownJob, order: OrderStanding, now = new Date())
 
 function pendingAdvice(job: ShownJob, retry: string, said: string, now: Date): Advice {
   if (job.reason === 'inProgress') return { says: 'Nothing: the adapter is at it, and is asked again soon.', run: [] }
-  if (job.nextAttemptAt === null || job.nextAttemptAt <= now) {
+  if (job.nextAttemptAt === null) {
+    return { says: 'No worker ever comes to it: report it, that is a fault of ours. Then try it again.', run: [retry] }
+  }
+  if (job.nextAttemptAt <= now) {
     return {
       says: 'It is due: a worker takes it at once. If none does, no market-api runs, or all of them are busy.',
       run: [],

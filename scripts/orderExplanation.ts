@@ -1,6 +1,6 @@
 import type { ExplainedOrder, Explanation, ShownDelivery, ShownJob } from '@market/market-api/ops'
 import { explanationText, nextOf, withWords, wordsOf } from './explanationText.ts'
-import { type Advice, adviceFor, delivererOf, eventWords, goodsOf, verdictOf } from './jobsWords.ts'
+import { type Advice, adviceFor, eventWords, goodsOf, reasonWords, subjectOf, verdictOf } from './jobsWords.ts'
 import { adviceLines, givenLines } from './jobsText.ts'
 import { clock, crc, row, wrapped } from './paymentsWords.ts'
 
@@ -8,10 +8,12 @@ import { clock, crc, row, wrapped } from './paymentsWords.ts'
 export type WholeOrder = { payment: ExplainedOrder; delivery: ShownDelivery }
 
 type Happening = { at: Date; says: string; do: string | null }
-type Verdict = { verdict: string; advice: Advice[] }
+/** `because`: of what, and why, for people. */
+type Verdict = { verdict: string; because: string | null; advice: Advice[] }
 
 /** All that happened to an order, oldest first. */
 export function historyOf({ payment, delivery }: WholeOrder): Happening[] {
+  const dueSince = ({ trigger }: ShownJob) => (trigger === 'confirmed' ? payment.confirmedAt : payment.finalizedAt)
   const happened = (at: Date | null, says: string): Happening[] => (at ? [{ at, says, do: null }] : [])
   const why = payment.cancelReason === 'expired' ? 'because it was not paid in time' : `by its ${payment.cancelReason}`
   const all = [
@@ -30,44 +32,59 @@ export function historyOf({ payment, delivery }: WholeOrder): Happening[] {
     ...happened(payment.cancelledAt, `cancelled, ${why}`),
     ...happened(payment.revertedAt, 'a reorg took the payment back after delivery had begun'),
     ...delivery.jobs.flatMap((job) =>
-      job.events.map((event) => ({ at: event.at, says: `${subjectOf(job)} ${eventWords(event)}`, do: null })),
+      job.events.map((event) => ({
+        // Made in the transaction that said so of the payment, whose clock is another's.
+        at: event.kind === 'created' ? later(event.at, dueSince(job)) : event.at,
+        says: `${subjectOf(job)} ${eventWords(event)}`,
+        do: null,
+      })),
     ),
   ]
   // What shares a moment stays in the order above: the payment, then what came of it.
   return all.toSorted((a, b) => a.at.getTime() - b.at.getTime())
 }
 
-const subjectOf = (job: ShownJob) => `${goodsOf(job.lines)} by ${delivererOf(job.offerType)}:`
+const later = (a: Date, b: Date | null) => (b !== null && b > a ? b : a)
 
-/** In one sentence how the order stands, and what to do about what it waits for. */
+/** How the order stands, and what is to be done about what it waits for. */
 export function verdictOn({ payment, delivery }: WholeOrder): Verdict {
-  const { jobs, linesWithoutJob, order } = delivery
-  if (linesWithoutJob.length > 0) {
-    const says = `Nothing is going to deliver ${goodsOf(linesWithoutJob)} although it is paid: report it, that is a fault of ours.`
-    return { verdict: 'waits for a person: paid lines have no job', advice: [{ says, run: [] }] }
-  }
+  const { jobs, linesWithoutJob } = delivery
   const ofPayment = nextOf(payment).filter((sentence) => !sentence.includes('delivery job(s)'))
   const advice = [...ofPayment.map((says) => ({ says, run: [] })), ...adviceOnJobs(delivery)]
-  if (payment.revertedAt) return { verdict: 'waits for a person: its payment is gone', advice }
-  if (payment.cancelledAt) return { verdict: 'cancelled', advice }
-  if (!payment.paidAt) return { verdict: 'waits for its payment', advice }
-  const states = jobs.map(verdictOf)
-  const urgent = (
-    [
-      'waits for a person',
-      'waits for stock',
-      'waits for its seller',
-      'waits for its payment',
-      'is being delivered',
-    ] as const
-  ).find((state) => states.includes(state))
-  if (urgent) return { verdict: urgent, advice }
+  if (linesWithoutJob.length > 0) {
+    const because = `${goodsOf(linesWithoutJob)}, paid, and no job delivers it`
+    const says = 'Report it, that is a fault of ours: docs/operations.md, "A paid line without a job".'
+    return { verdict: 'waits for a person', because, advice: [{ says, run: [] }, ...advice] }
+  }
+  if (payment.revertedAt)
+    return { verdict: 'waits for a person', because: 'its payment is gone from the chain', advice }
+  if (payment.cancelledAt) return { verdict: 'cancelled', because: null, advice }
+  if (!payment.paidAt) return { verdict: 'waits for its payment', because: null, advice }
+  const urgent = MOST_URGENT.find((state) => jobs.some((job) => verdictOf(job) === state))
+  if (urgent) {
+    const those = jobs.filter((job) => verdictOf(job) === urgent)
+    const because = those.map((job) => `${goodsOf(job.lines)}${job.reason ? `, ${reasonWords(job.reason)}` : ''}`)
+    return { verdict: urgent, because: because.join('; '), advice }
+  }
   const isWhole = delivery.lines.every(({ lineIndex }) => jobs.some((job) => job.lineIndexes.includes(lineIndex)))
-  if (!isWhole) return { verdict: order.finalizedAt ? 'waits for a person' : 'waits for confirmations', advice }
-  if (states.every((state) => state === 'delivered')) return { verdict: 'delivered', advice }
-  const some = states.includes('delivered') ? 'delivered in part, the rest cancelled' : 'not delivered: cancelled'
-  return { verdict: some, advice }
+  if (!isWhole) return { verdict: 'waits for confirmations', because: null, advice }
+  const given = jobs.filter(({ status }) => status === 'done').length
+  const verdict = given === jobs.length ? 'delivered' : given > 0 ? 'delivered in part' : 'not delivered'
+  return {
+    verdict,
+    because: given === jobs.length ? null : given > 0 ? 'an operator cancelled the rest' : 'an operator cancelled it',
+    advice,
+  }
 }
+
+/** Of what jobs wait for, in this order. */
+const MOST_URGENT = [
+  'waits for a person',
+  'waits for stock',
+  'waits for its seller',
+  'waits for its payment',
+  'is being delivered',
+] as const
 
 const adviceOnJobs = ({ jobs, order }: ShownDelivery): Advice[] =>
   jobs
@@ -79,10 +96,10 @@ const adviceOnJobs = ({ jobs, order }: ShownDelivery): Advice[] =>
 
 export function orderText(whole: WholeOrder): string {
   const { payment, delivery } = whole
-  const { verdict, advice } = verdictOn(whole)
+  const { verdict, because, advice } = verdictOn(whole)
   return [
     `Order ${payment.orderId}`,
-    row('  verdict', verdict),
+    ...wrapped(because === null ? verdict : `${verdict}: ${because}`, row('  verdict', '')),
     row('  state', payment.status.split('/').at(-1)!),
     row('  reference', payment.reference),
     row('  price', `${crc(payment.priceWei)}, paid ${crc(payment.paidWei)}`),
@@ -96,7 +113,7 @@ export function orderText(whole: WholeOrder): string {
     'What the buyer has',
     ...(delivery.jobs.length === 0 ? ['  nothing: no delivery is due yet'] : delivery.jobs.flatMap(givenLines)),
     '',
-    'What to do',
+    'Next',
     ...advice.flatMap(adviceLines),
   ].join('\n')
 }

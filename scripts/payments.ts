@@ -134,7 +134,8 @@ export function addPaymentsCommands(ops: Command, out: Out, withMarket: WithMark
     .addHelpText('after', AFTER_EXPLAIN)
     .action(async (what: string, options: { confirm?: string; finalize?: string; chain?: string }) => {
       if (what.trim() === '') throw new UsageError('an order id, a payment reference or the hash of a transaction')
-      const explanation = await withMarket((db) => explainPayment(db, what, depthsOf(options)))
+      const depths = depthsOf(options)
+      const explanation = await withMarket((db) => explainPayment(db, what, depths))
       tell(withWords(explanation), explanationText(explanation))
     })
   payments

@@ -154,6 +154,7 @@ async function seed(
   const outcome = await seedDemoSeller({
     rpcUrl: running.rpcUrl,
     connections: running.connections,
+    adapterSecretsKey: running.secrets.adapterSecretsKey,
     ipfs: { ...ipfs, IPFS_STORE_DIR: running.ipfsStoreDir ?? '' },
   })
   const url = `${running.marketUrl}/api/operator/${demoOperator}/catalog?avatars=${demoSeller}`

@@ -1,4 +1,6 @@
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { basketId, orderId as newOrderId, paymentReference as newReference } from '@market/contracts/ids'
 import { OrderStatus } from '@market/contracts/statuses'
 import { DEMO_CODE_SKU, demoOperator, demoSeller } from '@market/dev-chain/demo'
@@ -9,6 +11,7 @@ import { freePort } from '@market/devstack/ports'
 import { type Child, spawnTethered } from '@market/devstack/tether'
 import { payTo } from '@market/sdk/verify'
 import '@market/testkit/providedContext'
+import type { RunningMarket } from '@market/testkit/runningMarket'
 import { until } from '@market/testkit/until'
 import postgres from 'postgres'
 import { createPublicClient, encodeFunctionData, type Hex, hexToString, http, stringToHex } from 'viem'
@@ -17,6 +20,8 @@ import { expect, inject } from 'vitest'
 import { signedInBuyer } from '../buyer.ts'
 import { openGateway } from '../buyersApi/devChain.ts'
 import { startDemoMarket } from '../demoMarket.ts'
+
+const OPS = new URL('../../scripts/dist/ops.js', import.meta.url).pathname
 
 export const SOURCES = ['circles', 'evm'] as const
 export type Source = (typeof SOURCES)[number]
@@ -75,14 +80,28 @@ export async function startPaymentMarket(options: { replicas?: number; env?: Nod
     for (let i = 0; i < (options.replicas ?? 1); i += 1) {
       replicas.push(createReplica({ ...env, ...options.env }))
     }
-    await codes`
-      insert into code_pool_codes (pool_id, code)
-        select pool_id, 'MORE-' || n from code_pools, generate_series(1, ${CODES}) as n`
+    for (const { pool_id } of await codes<{ pool_id: string }[]>`select pool_id from code_pools`) {
+      await seedMore(market, pool_id)
+    }
     return { ...marketOf(market.rpcUrl, sql, codes, replicas), remove }
   } catch (error) {
     await remove()
     throw error
   }
+}
+
+async function seedMore({ connections, secrets }: RunningMarket, poolId: string) {
+  const child = execFile(process.execPath, [OPS, '--json', 'seed-pool', poolId, '-'], {
+    env: {
+      PATH: process.env.PATH,
+      OPS_CODEDISP_URL: connections.codedisp,
+      OPS_MARKET_URL: connections.market,
+      ADAPTER_SECRETS_KEY: secrets.adapterSecretsKey,
+    },
+  })
+  child.stdin!.end(Array.from({ length: CODES }, (_, i) => `MORE-${i + 1}`).join('\n'))
+  const [code] = (await once(child, 'exit')) as [number]
+  if (code !== 0) throw new Error(`seed-pool ended with ${code}`)
 }
 
 /** On the run's Postgres: one more server for each suite would cost more than most of its tests. */

@@ -1,4 +1,5 @@
 /** What `scripts/ops.ts` and the demo may do with a dispenser's database. */
+export { sealStoredAnswers } from '@market/adapter-kit/runGate'
 export { resealAdapterSecrets, SecretsError } from '@market/adapter-kit/secrets'
 export { type CodeKeys, openCodeKeys } from './codeKeys.ts'
 export type { CodesDatabase } from './database.ts'

@@ -50,58 +50,96 @@ export async function seedPool(
   // A readable code has no fingerprint yet to be recognised by.
   await sealPlainCodes(db, keys)
   await inTransaction(db, (tx) => ensurePool(tx, poolId))
-  const counts = { added: 0, available: 0, assigned: 0, void: 0 }
+  const counts = { added: 0, assigned: 0, void: 0 }
   let submitted = 0
   let batch = new Set<string>()
-  const store = async () => {
-    const stored = await inTransaction(db, (tx) => seedBatch(tx, keys, poolId, [...batch]))
-    for (const name of Object.keys(counts) as (keyof typeof counts)[]) counts[name] += stored[name]
-    batch = new Set()
-    onProgress(submitted)
+  // A file is mostly new or mostly known. Looking first spares what is known the sealing, and what is new needs no look.
+  let looksFirst = true
+  let storing = Promise.resolve()
+  const store = async (codes: string[], upTo: number) => {
+    const prints = codes.map((code) => fingerprintOf(keys, poolId, code))
+    const rows = looksFirst ? undefined : sealAll(keys, poolId, codes, prints)
+    // The next batch is read and sealed while Postgres stores this one.
+    await storing
+    storing = inTransaction(db, async (tx) => {
+      const stored = await seedBatch(tx, keys, poolId, codes, prints, rows)
+      looksFirst = stored.added < codes.length
+      counts.added += stored.added
+      counts.assigned += stored.assigned
+      counts.void += stored.void
+      onProgress(upTo)
+    })
+    // Thrown when it is waited for.
+    storing.catch(() => {})
   }
-  for await (const line of codes) {
-    const code = line.trim()
-    if (code === '') continue
-    submitted += 1
-    if (code.length > MAX_LENGTH) throw new CodeError(`code ${submitted} is longer than ${MAX_LENGTH} characters`)
-    if (UNSTORABLE.test(code)) throw new CodeError(`code ${submitted} holds a NUL or half a surrogate pair`)
-    batch.add(code)
-    if (batch.size === BATCH) await store()
+  try {
+    for await (const line of codes) {
+      const code = line.trim()
+      if (code === '') continue
+      submitted += 1
+      if (code.length > MAX_LENGTH) throw new CodeError(`code ${submitted} is longer than ${MAX_LENGTH} characters`)
+      if (UNSTORABLE.test(code)) throw new CodeError(`code ${submitted} holds a NUL or half a surrogate pair`)
+      batch.add(code)
+      if (batch.size < BATCH) continue
+      await store([...batch], submitted)
+      batch = new Set()
+    }
+    if (batch.size > 0) await store([...batch], submitted)
+  } finally {
+    // Whatever ended it: the caller may close the database next.
+    await storing
   }
-  if (batch.size > 0) await store()
   const { added, assigned: alreadyDispensed } = counts
   const duplicate = submitted - added - alreadyDispensed - counts.void
   return { poolId, submitted, added, duplicate, alreadyDispensed, void: counts.void }
 }
 
-async function seedBatch(tx: Transaction<CodesDatabase>, keys: CodeKeys, poolId: string, batch: string[]) {
+type Sealed = { seals: string[]; prints: Buffer[] }
+
+function sealAll(keys: CodeKeys, poolId: string, codes: string[], prints: Buffer[]): Sealed {
+  return { seals: codes.map((code, i) => sealCode(keys, poolId, prints[i]!, code)), prints }
+}
+
+async function seedBatch(
+  tx: Transaction<CodesDatabase>,
+  keys: CodeKeys,
+  poolId: string,
+  codes: string[],
+  prints: Buffer[],
+  sealed: Sealed | undefined,
+): Promise<{ added: number; assigned: number; void: number }> {
   // One seeder at a time: two that insert the same codes in different orders would wait for each other.
   await sql`select 1 from code_pools where pool_id = ${poolId} for no key update`.execute(tx)
-  const prints = batch.map((code) => fingerprintOf(keys, poolId, code))
-  const { rows } = await sql<{ print: string; state: 'available' | 'assigned' | 'void' }>`
-    select encode(fingerprint, 'hex') as print, state from code_pool_codes
+  const { seals, prints: newPrints } = sealed ?? (await sealUnknown(tx, keys, poolId, codes, prints))
+  const inserted = await sql`
+    insert into code_pool_codes (pool_id, sealed, fingerprint)
+      select ${poolId}, sealed, fingerprint
+        from unnest(${seals}::text[], ${newPrints}::bytea[]) with ordinality as s (sealed, fingerprint, place) order by place
+      on conflict (pool_id, fingerprint) do nothing`.execute(tx)
+  const added = Number(inserted.numAffectedRows)
+  if (added === codes.length) return { added, assigned: 0, void: 0 }
+  const { rows } = await sql<{ assigned: string; void: string }>`
+    select count(*) filter (where state = 'assigned') as assigned, count(*) filter (where state = 'void') as void
+      from code_pool_codes where pool_id = ${poolId} and fingerprint = any (${prints}::bytea[])`.execute(tx)
+  return { added, assigned: Number(rows[0]!.assigned), void: Number(rows[0]!.void) }
+}
+
+async function sealUnknown(
+  tx: Transaction<CodesDatabase>,
+  keys: CodeKeys,
+  poolId: string,
+  codes: string[],
+  prints: Buffer[],
+): Promise<Sealed> {
+  const { rows } = await sql<{ print: string }>`
+    select encode(fingerprint, 'hex') as print from code_pool_codes
       where pool_id = ${poolId} and fingerprint = any (${prints}::bytea[])`.execute(tx)
-  const known = new Map(rows.map((row) => [row.print, row.state]))
-  const counts = { added: 0, available: 0, assigned: 0, void: 0 }
-  const newPrints: Buffer[] = []
-  const seals: string[] = []
-  for (const [i, print] of prints.entries()) {
-    const state = known.get(print.toString('hex'))
-    if (state) {
-      counts[state] += 1
-    } else {
-      newPrints.push(print)
-      seals.push(sealCode(keys, poolId, print, batch[i]!))
-    }
-  }
-  if (seals.length > 0) {
-    const inserted = await sql`
-      insert into code_pool_codes (pool_id, sealed, fingerprint)
-        select ${poolId}, sealed, fingerprint
-          from unnest(${seals}::text[], ${newPrints}::bytea[]) with ordinality as s (sealed, fingerprint, place) order by place`.execute(
-      tx,
-    )
-    counts.added = Number(inserted.numAffectedRows)
-  }
-  return counts
+  const known = new Set(rows.map((row) => row.print))
+  const isNew = prints.map((print) => !known.has(print.toString('hex')))
+  return sealAll(
+    keys,
+    poolId,
+    codes.filter((_, i) => isNew[i]),
+    prints.filter((_, i) => isNew[i]),
+  )
 }

@@ -1,4 +1,7 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { kitMigrations } from '@market/adapter-kit/migrations'
 import { createTestDatabase } from '@market/testkit/testDatabase'
 import { until } from '@market/testkit/until'
@@ -7,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { migrations } from '../src/migrations/index.ts'
 import { upsertCodeMapping } from '../src/ops.ts'
 import { createCodesDatabase, type TestCodes } from './codesDatabase.ts'
-import { type Dispenser, fulfil, launch, newKey, ready, SELLER, startDispenser, stockOf } from './runningDispenser.ts'
+import { type Dispenser, fulfil, launch, newKey, ready, SELLER, SERVICE_KEY, startDispenser, stockOf } from './runningDispenser.ts'
 
 let home: TestCodes
 let names = 0
@@ -205,4 +208,44 @@ describe('without its database', () => {
     expect(await stockOf(dispenser, sku)).toBe(1)
     await wire.cut()
   })
+})
+
+describe('CODE_POOLS_DIR', () => {
+  it('adapters:A-5 holding dispensed codes changes no inventory at a start; a missing folder is said and no more', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'pools-'))
+    const sku = `sku-${++names}`
+    await writeFile(join(folder, `${sku}.txt`), 'D-1\nD-2\n')
+    const env = { CODE_POOLS_DIR: folder }
+    const first = await start(env)
+    await upsertCodeMapping(home.db, { chainId: 100, seller: SELLER, sku, poolId: sku, downloadUrlTemplate: null })
+    expect(await fulfil(first, { sku, quantity: 1 })).toMatchObject({ body: { codes: ['D-1'] } })
+    await first.child.stop(5000)
+    const second = await start(env)
+    expect(await stockOf(second, sku)).toBe(1)
+    expect(await fulfil(second, { sku, quantity: 1 })).toMatchObject({ body: { codes: ['D-2'] } })
+    await second.child.stop(5000)
+
+    await rm(folder, { recursive: true })
+    const third = await start(env)
+    expect(parsed(third)).toContainEqual(expect.objectContaining({ level: 'warn', msg: 'CODE_POOLS_DIR does not exist' }))
+    await third.child.stop(5000)
+  })
+
+  it('with a file that can not be a pool ends the start', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'pools-'))
+    await writeFile(join(folder, 'bad.txt'), `ok\n${'x'.repeat(3000)}`)
+    const { child, lines } = await remember(launch({ POSTGRES_CONNECTION: home.url, CODE_POOLS_DIR: folder }))
+    expect(await child.exited).toEqual({ code: 1, signal: null })
+    expect(lines.at(-1)).toContain('CODE_POOLS_DIR: bad.txt was not seeded: code 2 is longer than 2000 characters')
+    await rm(folder, { recursive: true })
+  })
+})
+
+it('takes the service key before as well while keys change', async () => {
+  const dispenser = await start({ CIRCLES_SERVICE_KEY: 'the key of tomorrow', CIRCLES_SERVICE_KEY_PREVIOUS: SERVICE_KEY })
+  const sku = await newSku(['c1', 'c2'])
+  const headers = { 'X-Circles-Service-Key': 'the key of tomorrow' }
+  expect(await fulfil(dispenser, { sku, quantity: 1, headers })).toMatchObject({ body: { codes: ['c1'] } })
+  expect(await fulfil(dispenser, { sku, quantity: 1 })).toMatchObject({ body: { codes: ['c2'] } })
+  await dispenser.child.stop(5000)
 })

@@ -46,9 +46,6 @@ export const kitMigrations: Record<string, Migration> = {
           at timestamptz not null default now(),
           primary key (run_key, step)
         )`.execute(db)
-      await sql`create index ix_fulfillment_runs_readable on fulfillment_runs (run_key) where response is not null`.execute(
-        db,
-      )
       /**
        * The beginning of every run in one call. Whoever gets `mine` has the run: until its transaction ends, and with a lease
        * also after that. A dead process lets go of the lock by itself. The time-outs are for the process that is neither

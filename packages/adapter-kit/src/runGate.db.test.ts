@@ -5,12 +5,13 @@ import { failpointOf } from '@market/kit/failpoint'
 import { createLog } from '@market/kit/log'
 import { migrateToLatest } from '@market/kit/migrate'
 import { createTestDatabase, type TestDatabase } from '@market/testkit/testDatabase'
+import { until } from '@market/testkit/until'
 import { sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Delivery, Line, Run } from './adapter.ts'
 import { kitMigrations } from './migrations.ts'
 import { type RunsDatabase, runKeyOf, runOnce, sealStoredAnswers } from './runGate.ts'
-import { openSecretBox, type SecretBox, SecretsError } from './secrets.ts'
+import { openSecretBox, SecretsError } from './secrets.ts'
 import { runsUnderWay } from './steps.ts'
 
 const SELLER = `0x${'1'.repeat(40)}`
@@ -478,25 +479,35 @@ describe('a stored answer', () => {
   })
 
   it('that changes while others are sealed stays as it was written', async () => {
-    const key = newKey()
-    const shop = parcels(() => 'depleted')
-    await plain(key, (await ask(shop, key)).body)
-    // With one connection the run is done between the reading and the writing.
-    const single = openDatabase<RunsDatabase>(home.url, { name: 'test', poolSize: 1 })
-    try {
-      let running: Promise<unknown> | undefined
-      const box: SecretBox = {
-        ...secrets,
-        seal(text, place) {
-          if (place.endsWith(`/${key}`)) running ??= ask(shop, key, {}, { db: single.db })
-          return secrets.seal(text, place)
-        },
+    const [started, released] = [signal(), signal()]
+    let coffee = 'depleted'
+    const shop = parcels(async ({ sku }) => {
+      if (coffee === 'ok') {
+        started.give()
+        await released.given
       }
-      expect(await sealStoredAnswers(single.db, box)).toBe(0)
-      expect(await running).toMatchObject({ body: { status: 'depleted' } })
-      expect(await findRun(key)).toMatchObject({ attempts: 2, response: null })
-    } finally {
-      await single.close()
-    }
+      return sku === 'coffee' ? coffee : 'ok'
+    })
+    const key = newKey()
+    const lines = { skus: ['tea', 'coffee'] }
+    const { body: before } = await ask(shop, key, lines)
+    await sealStoredAnswers(database.db, secrets)
+    await plain(key, before)
+    coffee = 'ok'
+    const running = ask(shop, key, lines)
+    await started.given
+    const sealing = sealStoredAnswers(database.db, secrets)
+    await until('it waits for the run', async () => {
+      const { rows } = await sql`
+        select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+        database.db,
+      )
+      return rows.length > 0
+    })
+    released.give()
+    expect(await sealing).toBe(0)
+    const { body } = await running
+    expect(body).toMatchObject({ status: 'ok' })
+    expect((await ask(shop, key, lines)).body).toEqual({ ...body, message: 'Already processed' })
   })
 })

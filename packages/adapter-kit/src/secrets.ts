@@ -47,11 +47,11 @@ export function openSecretBox(keys: string): SecretBox {
       const key = version === 'v1' && id !== undefined ? byId.get(id) : undefined
       if (!key || body === undefined) throw new SecretsError(`sealed by a key that is not in ADAPTER_SECRETS_KEY`)
       const bytes = Buffer.from(body, 'base64url')
-      const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, NONCE_BYTES), {
-        authTagLength: TAG_BYTES,
-      }).setAAD(Buffer.from(place))
       try {
-        decipher.setAuthTag(bytes.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES))
+        const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, NONCE_BYTES), {
+          authTagLength: TAG_BYTES,
+        })
+        decipher.setAAD(Buffer.from(place)).setAuthTag(bytes.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES))
         return decipher.update(bytes.subarray(NONCE_BYTES + TAG_BYTES), undefined, 'utf8') + decipher.final('utf8')
       } catch (error) {
         throw new SecretsError('a sealed value was damaged, or moved from where it belongs', { cause: error })

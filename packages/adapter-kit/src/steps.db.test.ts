@@ -53,30 +53,30 @@ type Outside = Awaited<ReturnType<typeof outside>>
 /** What no transaction reaches: an effect a path, which can be looked up and is answered when it is let. */
 async function outside() {
   const effects: string[] = []
-  let held = Promise.resolve()
+  let answered = Promise.resolve()
   let release = () => {}
   const server = await startLocalServer(async (request, response) => {
     const path = request.url!.slice(1)
     if (request.method === 'POST') {
       effects.push(path)
-      await held
+      await answered
     } else if (!effects.includes(path)) response.statusCode = 404
     response.end()
   })
   return {
     url: server.url,
     of: (key: string) => effects.filter((path) => path.startsWith(`${key}/`)).map((path) => path.split('/')[1]),
-    hold: () => (held = new Promise((resolve) => (release = resolve))),
+    hold: () => (answered = new Promise((resolve) => (release = resolve))),
     release: () => release(),
     stop: server.stop,
   }
 }
 
 /** Two effects in the world, in two steps that look before they act. Child processes get it as text: it uses nothing around it. */
-async function courier(world: string, steps: Steps, run: Run, lines: Line<string>[]): Promise<LineResult[]> {
+async function courier(url: string, steps: Steps, run: Run, lines: Line<string>[]): Promise<LineResult[]> {
   for (const what of ['book', 'send']) {
     await steps.once(what, async () => {
-      const effect = `${world}/${run.key}/${what}`
+      const effect = `${url}/${run.key}/${what}`
       if ((await fetch(effect)).status === 404) await fetch(effect, { method: 'POST' })
       return what
     })
@@ -213,13 +213,13 @@ describe('a run by steps', () => {
   it('keeps its lease for as long as it works', async () => {
     const { work, started, release } = held()
     const key = newKey()
-    const leaseMs = 400
+    const leaseMs = 900
     const first = ask(work, key, { leaseMs })
     await started
     const { created_at: begun } = (await findRun(key))!
     await until('the lease has been renewed a few times', async () => {
       const { lease_until: end } = (await findRun(key))!
-      return end!.getTime() > begun.getTime() + 3 * leaseMs
+      return end!.getTime() > begun.getTime() + 2 * leaseMs
     })
     expect(await ask(deliver, key)).toMatchObject({ httpStatus: 202 })
     release()
@@ -509,7 +509,7 @@ async function startCourier(key: string, env: NodeJS.ProcessEnv) {
       failpoint: failpointOf(FAILPOINT),
       runs: runsUnderWay(),
       budgetMs: 30_000,
-      leaseMs: 900,
+      leaseMs: 2000,
     }
     console.log(JSON.stringify(await runOnce(gate, { key, chainId: 100, seller: SELLER, orderId, paymentReference, request })))
     await close()`
@@ -543,7 +543,7 @@ describe('the time of a run', () => {
       await once(steps.signal, 'abort')
       throw steps.signal.reason
     }
-    const answering = ask(work, key, { budgetMs: 200 })
+    const answering = ask(work, key, { budgetMs: 200, waitMs: 50 })
     await begun.given
     expect(await answering).toMatchObject({
       httpStatus: 202,
@@ -564,7 +564,7 @@ describe('the time of a run', () => {
     })
     let late: unknown
     const key = newKey()
-    expect(await ask(work, key, { budgetMs: 100, leaseMs: 300 })).toMatchObject({ httpStatus: 202 })
+    expect(await ask(work, key, { budgetMs: 100, leaseMs: 2000 })).toMatchObject({ httpStatus: 202 })
     await started
     expect(await ask(deliver, key)).toMatchObject({ httpStatus: 202 })
     await until('the run has ended', async () => (await findRun(key))?.status === 'error')
@@ -582,7 +582,7 @@ describe('the time of a run', () => {
       })
       return all(lines)
     }
-    expect(await ask(work, key, { budgetMs: 100 })).toMatchObject({ httpStatus: 202 })
+    expect(await ask(work, key, { budgetMs: 200, waitMs: 50 })).toMatchObject({ httpStatus: 202 })
     await until('the run has ended', async () => (await findRun(key))?.status === 'ok')
     expect(await stepsOf(key)).toEqual([['book', 'done late']])
   })

@@ -21,15 +21,17 @@ export type Answer = {
 
 /** The connection ended, or the time was over, before the whole answer was there. */
 export class NoAnswerError extends Error {
-  /** The connection never came about, so the request was not seen. */
-  readonly unseen: boolean
+  /** `unseen`: the connection never came about. `cut`: it broke. `late`: we broke it off. */
+  readonly how: 'unseen' | 'cut' | 'late'
 
-  constructor(message: string, unseen = false) {
+  constructor(message: string, how: NoAnswerError['how']) {
     super(message)
     this.name = 'NoAnswerError'
-    this.unseen = unseen
+    this.how = how
   }
 }
+
+const UNREACHED = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
 
 /** More than any answer may have; the rest isn't worth the memory. */
 const MAX_READ_BYTES = 4 * 1024 * 1024
@@ -64,14 +66,18 @@ export async function call(base: string, asked: Call, timeoutMs: number): Promis
     ...asked,
     headers: { ...asked.headers, ...(body ? { 'Content-Length': String(body.length) } : {}) },
   })
-  const timer = setTimeout(
-    () => request.destroy(new Error(`no answer within ${Math.round(timeoutMs)} ms`)),
-    timeoutMs,
-  )
+  let late = false
+  const timer = setTimeout(() => {
+    late = true
+    request.destroy(new Error())
+  }, timeoutMs)
   try {
     const answer = answerOf(request, started)
     request.end(body)
     return await answer
+  } catch (error) {
+    // What broke off on our side looks like any other end to the rest of this file.
+    throw late ? new NoAnswerError(`no answer within ${Math.round(timeoutMs)} ms`, 'late') : error
   } finally {
     clearTimeout(timer)
   }
@@ -80,8 +86,8 @@ export async function call(base: string, asked: Call, timeoutMs: number): Promis
 function answerOf(request: ClientRequest, started: number): Promise<Answer> {
   return new Promise((resolve, reject) => {
     request.once('error', (error: NodeJS.ErrnoException) => {
-      const unseen = error.code === 'ECONNREFUSED' || error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN'
-      reject(new NoAnswerError(error.message || error.code || 'the connection failed', unseen))
+      const how = UNREACHED.has(error.code ?? '') ? 'unseen' : 'cut'
+      reject(new NoAnswerError(error.message || error.code || 'the connection failed', how))
     })
     request.once('response', (response) => {
       const chunks: Buffer[] = []
@@ -90,7 +96,7 @@ function answerOf(request: ClientRequest, started: number): Promise<Answer> {
         bytes += chunk.length
         if (bytes <= MAX_READ_BYTES) chunks.push(chunk)
       })
-      response.once('error', (error) => reject(new NoAnswerError(error.message)))
+      response.once('error', (error) => reject(new NoAnswerError(error.message, 'cut')))
       response.once('end', () => {
         const text = Buffer.concat(chunks).toString()
         const ms = performance.now() - started

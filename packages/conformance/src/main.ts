@@ -75,9 +75,19 @@ const program = new Command('conformance')
   .option('--depleted-sku <sku>', 'one it has mapped, without stock', name)
   .option('--kill-command <command>', 'kills the adapter while it delivers, as kill -9 would; run by a shell')
   .option('--restart-command <command>', 'starts it again on the same URL and data')
-  .option('--budget <seconds>', 'within which it answers, if only with 202', seconds, 30_000)
-  .option('--patience <seconds>', 'within which a delivery answered with 202 ends', seconds, 120_000)
-  .option('--inventory-lag <seconds>', 'by which its inventory may be late', seconds, 6000)
+  .addOption(
+    new Option('--budget <seconds>', 'within which it answers, if only with 202')
+      .argParser(seconds)
+      .default(30_000, '30'),
+  )
+  .addOption(
+    new Option('--patience <seconds>', 'within which a delivery answered with 202 ends')
+      .argParser(seconds)
+      .default(120_000, '120'),
+  )
+  .addOption(
+    new Option('--inventory-lag <seconds>', 'by which its inventory may be late').argParser(seconds).default(6000, '6'),
+  )
   .option('--only <ids>', 'these checks, by comma', ids)
   .option('--list', 'list the checks and end')
   .option('--json', 'print one JSON object instead of lines')
@@ -92,12 +102,6 @@ use these skus meanwhile.
 
 Exit codes: 0 nothing failed, 1 a check failed, 2 wrong usage, or an adapter that can't be tried as it is.`,
   )
-
-process.exitCode = await main().catch((error: unknown) => {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE
-  if (!(error instanceof UnfitError)) throw error
-  return refuse(error.message)
-})
 
 async function main(): Promise<number> {
   program.parse()
@@ -148,11 +152,9 @@ function list(checks: readonly Check[], json: boolean): void {
 
 function announce(checks: readonly Check[], target: Target, stock: number | undefined): void {
   const units = unitsOf(checks, target)
-  const use =
-    target.sku === undefined
-      ? 'no stock is used'
-      : `up to ${units} units of ${target.sku} are used${stock === undefined ? '' : `, of ${stock}`}`
-  console.log(`${checks.length} checks of ${target.url}: ${use}\n`)
+  const inStock = stock === undefined ? '' : ` (in stock: ${stock})`
+  const use = target.sku === undefined ? 'no stock is used' : `at most ${units} of ${target.sku} are used${inStock}`
+  console.log(`${checks.length} checks of ${target.url}; ${use}\n`)
 }
 
 const MARKS = { passed: '✓', failed: '✗', skipped: '–' }
@@ -173,3 +175,9 @@ function refuse(message: string): number {
   if (program.opts<Options>().json) console.log(JSON.stringify({ error: message }))
   return USAGE
 }
+
+process.exitCode = await main().catch((error: unknown) => {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE
+  if (!(error instanceof UnfitError)) throw error
+  return refuse(error.message)
+})

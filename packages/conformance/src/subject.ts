@@ -75,10 +75,7 @@ export function openSubject(target: Target) {
   const pathOf = (kind: string, seller: string) => `/${kind}/${target.chain}/${seller}`
 
   const inventory = (sku: string, how: How = {}) =>
-    ask(
-      { method: 'GET', path: `${pathOf('inventory', how.seller ?? target.seller)}/${encodeURIComponent(sku)}` },
-      how,
-    )
+    ask({ method: 'GET', path: `${pathOf('inventory', how.seller ?? target.seller)}/${encodeURIComponent(sku)}` }, how)
 
   const availability = (sku: string, how: How = {}) =>
     ask(

@@ -70,7 +70,9 @@ export async function lookBefore(checks: readonly Check[], target: Target): Prom
   const { value } = objectOf(answer.json)
   const units = unitsOf(checks, target)
   if (answer.status === 200 && typeof value === 'number' && value < units) {
-    throw new UnfitError(`${of} has a stock of ${value}; these checks use up to ${units}: restock, or name fewer with --only`)
+    throw new UnfitError(
+      `${of} has a stock of ${value}; these checks use up to ${units}: restock, or name fewer with --only`,
+    )
   }
   return { stock: answer.status === 200 && typeof value === 'number' ? value : undefined }
 }

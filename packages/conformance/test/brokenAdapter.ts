@@ -10,8 +10,21 @@ export const SKU = 'voucher'
 export const DEPLETED_SKU = 'sold-out'
 const CHAIN = '100'
 const MAX_BODY_BYTES = 256 * 1024
-/** A delivery takes this long, so that duplicates find it under way. */
+/** A delivery takes this long, so that duplicates and kills find it under way. */
 const WORK_MS = 15
+/** Longer for what shows only when they do, on however busy a machine. */
+const LONG_WORK_MS = 60
+const NEEDS_LONG_WORK: (Break | Manner)[] = [
+  'is slow',
+  'says ok while it is under way',
+  'says nothing of when to come again',
+  'answers a duplicate with 409',
+  'gives one code to two',
+  'stops when the caller goes',
+  'takes again when the caller goes',
+  'forgets what it gave when it dies',
+  'never ends what it began when it dies',
+]
 
 /** A way of being wrong; each is one that somebody's adapter has had or may have. */
 export type Break =
@@ -22,7 +35,6 @@ export type Break =
   | 'takes any key of the right length'
   | 'runs first and looks at the key then'
   | 'compares the key as far as it was sent'
-  | 'does not trim the key'
   | 'dies of an odd key'
   | 'takes anything for a seller'
   | 'knows sellers in lower case only'
@@ -38,13 +50,15 @@ export type Break =
   | 'knows skus in lower case only'
   | 'refuses members it does not know'
   | 'dies of NUL'
+  | 'dies of NUL in a name'
+  | 'dies of a wrong type'
   | 'keeps half a surrogate pair'
   | 'takes a line twice'
   | 'tells the stock as text'
   | 'tells the stock without a type'
   | 'has nothing of what it does not know'
   | 'tells availability in a word'
-  | 'is always in stock'
+  | 'is always out of stock'
   | 'answers without a type'
   | 'answers without lines'
   | 'sends it as text'
@@ -67,12 +81,12 @@ export type Break =
   | 'says nothing of when to come again'
   | 'answers a duplicate with 409'
   | 'gives one code to two'
-  | 'counts two for one'
   | 'stops when the caller goes'
   | 'takes again when the caller goes'
   | 'starts with the header'
   | 'takes bodies of any size'
   | 'falls over a large body'
+  | 'waits for ever over a large body'
   | 'serves one after another'
   | 'shows its stack'
   | 'shows its SQL'
@@ -80,8 +94,23 @@ export type Break =
   | 'forgets what it gave when it dies'
   | 'never ends what it began when it dies'
 
+/** Other ways of keeping the contract. */
+export type Manner =
+  | 'answers at once and works then'
+  | 'has no availability'
+  | 'caches inventory'
+  | 'cuts large bodies off'
+  | 'refuses with 409 what it does not have in stock'
+
 type Item = { sku: string; quantity: number; lineIndex: number }
-type Run = { hash: string; answer: object | undefined; delivered: Map<number, string[]> }
+type Run = {
+  hash: string
+  /** Of one that is through. */
+  answer: object | undefined
+  /** Of one that is not, and whose caller was told to come again. */
+  untold?: Reply | undefined
+  delivered: Map<number, string[]>
+}
 type Reply = { status: number; body: unknown; headers?: Record<string, string> }
 
 class Refusal extends Error {
@@ -96,8 +125,8 @@ class Refusal extends Error {
  * A small adapter of codes that keeps the contract, apart from what it is told to break. Its memory stands for a database: it
  * outlives a kill, which happens when the file `killFile` appears; what was not stored by then is undone.
  */
-export async function startBrokenAdapter(stock: number, killFile: string, broken?: Break) {
-  const is = (way: Break) => broken === way
+export async function startBrokenAdapter(stock: number, killFile: string, broken?: Break | Manner) {
+  const is = (way: Break | Manner) => broken === way
   const pools = new Map([
     [SKU, Array.from({ length: stock }, (_, i) => `code-${i}`)],
     [DEPLETED_SKU, [] as string[]],
@@ -106,20 +135,19 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
   /** Keys under way in this life of the process. */
   let underWay = new Set<string>()
   let life = 0
+  const workMs = broken && NEEDS_LONG_WORK.includes(broken) ? LONG_WORK_MS : WORK_MS
   let queue = Promise.resolve()
 
   // ── the key, the path, the body ──
 
   const mustKnowKey = (request: IncomingMessage) => {
     const header = request.headers['x-circles-service-key']
-    const sent = is('does not trim the key') ? String(header ?? '') : String(header ?? '').trim()
+    const sent = String(header ?? '').trim()
     if (is('dies of an odd key') && /[^ -~]/.test(sent)) throw new Error('odd key')
     if (sent === '' && is('fulfil is open to those without a key') && request.method === 'POST') return
     if (is('inventory is open to anybody') && request.url!.startsWith('/inventory')) return
     if (is('takes any key of the right length') && sent.length === SERVICE_KEY.length) return
     if (is('compares the key as far as it was sent') && sent !== '' && SERVICE_KEY.startsWith(sent)) return
-    // The parser of Node takes spaces off; one that doesn't would see this.
-    if (is('does not trim the key') && request.rawHeaders.includes(' ')) throw new Refusal(401, 'Unauthorized')
     if (sent !== SERVICE_KEY) throw new Refusal(401, 'Unauthorized')
   }
 
@@ -142,6 +170,8 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
     for await (const chunk of request) {
       bytes += (chunk as Buffer).length
       if (bytes > MAX_BODY_BYTES && is('falls over a large body')) stopListening()
+      if (bytes > MAX_BODY_BYTES && is('cuts large bodies off')) request.socket.destroy()
+      if (bytes > MAX_BODY_BYTES && is('waits for ever over a large body')) await new Promise(() => {})
       if (bytes > MAX_BODY_BYTES && !is('takes bodies of any size')) throw new Refusal(413, 'Body too large')
       chunks.push(chunk as Buffer)
     }
@@ -156,13 +186,24 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
       if (is('dies of what is no JSON')) throw error
       throw new Refusal(400, words('Invalid JSON body'))
     }
-    if (is('takes an array for a body') && Array.isArray(json)) json = { orderId: 'o', paymentReference: 'p', items: [{ sku: 'x' }], trigger: 'confirmed' }
-    if (json === null || typeof json !== 'object' || Array.isArray(json)) throw new Refusal(400, words('Invalid JSON body'))
+    if (is('takes an array for a body') && Array.isArray(json))
+      json = { orderId: 'o', paymentReference: 'p', items: [{ sku: 'x' }], trigger: 'confirmed' }
+    if (json === null || typeof json !== 'object' || Array.isArray(json))
+      throw new Refusal(400, words('Invalid JSON body'))
     return withNames(json as Record<string, unknown>)
   }
 
   const withNames = (value: Record<string, unknown>) => {
-    const names = ['orderId', 'paymentReference', 'items', 'trigger', 'lineIndexes', 'idempotencyKey', 'sku', 'quantity']
+    const names = [
+      'orderId',
+      'paymentReference',
+      'items',
+      'trigger',
+      'lineIndexes',
+      'idempotencyKey',
+      'sku',
+      'quantity',
+    ]
     const rest = [...names, 'buyer', 'customer', 'shippingAddress', 'billingAddress', 'contactPoint', 'padding']
     return Object.fromEntries(
       Object.entries(value).map(([sent, member]) => {
@@ -186,9 +227,11 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
     const paymentReference = text('paymentReference')
     const { items: sent, lineIndexes = null } = json
     const list = is('takes an order of nothing') && !sent ? [{ sku: 'x' }] : sent
+    if (is('dies of a wrong type') && list && !Array.isArray(list)) throw new TypeError('list.map')
     if (!Array.isArray(list) || (list.length === 0 && !is('takes an order of nothing'))) {
       throw new Refusal(400, words('items must contain at least one element'))
     }
+    if (lineIndexes !== null && !Array.isArray(lineIndexes)) throw new Refusal(400, 'lineIndexes must be a list')
     const indexes = (lineIndexes ?? list.map((_, i) => i)) as number[]
     const wrong = indexes.length !== list.length || new Set(indexes).size !== list.length
     const sound = indexes.every((index) => Number.isInteger(index) && index >= 0)
@@ -221,14 +264,15 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
   // ── the gate and the delivery ──
 
   const fulfil = async (request: IncomingMessage, response: ServerResponse, chain: string, seller: string) => {
-    if (is('starts with the header')) {
-      const early = String(request.headers['idempotency-key'])
-      if (!runs.get(early)?.answer) underWay.add(early)
-    }
+    const early = String(request.headers['idempotency-key'])
+    const reserved = is('starts with the header') && !underWay.has(early) && !runs.get(early)?.answer
+    if (reserved) underWay.add(early)
     const text = await readBody(request)
-    if (is('starts with the header')) underWay.delete(String(request.headers['idempotency-key']))
+    if (reserved) underWay.delete(early)
     const { orderId, paymentReference, items, key: bodyKey } = readRequest(parse(text))
-    const header = is('does not read the header') ? undefined : (request.headers['idempotency-key'] as string | undefined)
+    const header = is('does not read the header')
+      ? undefined
+      : (request.headers['idempotency-key'] as string | undefined)
     const inBody = is('does not read the key in the body') ? undefined : bodyKey
     const payment = is('makes up a key') ? randomUUID() : `${chain}:${seller}:${paymentReference}`
     const key = is('locks on the payment') ? payment : is('has no gate') ? randomUUID() : header || inBody || payment
@@ -236,31 +280,65 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
       .update(JSON.stringify([chain, seller, orderId, paymentReference, is('locks on the payment') ? [] : items]))
       .digest('hex')
 
+    if (is('dies of NUL in a name') && text.includes(String.raw`A\u0000da`)) throw new Error('NUL')
+
     const run: Run = runs.get(key) ?? { hash, answer: undefined, delivered: new Map() }
     if (run.hash !== hash && !is('replays whatever was asked') && !is('locks on the payment')) {
       throw new Refusal(409, 'This key was used for another request')
     }
-    const common = { ...(is('answers without a type') ? {} : { '@type': 'circles:TestResult' }), orderId, paymentReference, seller }
+    const common = {
+      ...(is('answers without a type') ? {} : { '@type': 'circles:TestResult' }),
+      orderId,
+      paymentReference,
+      seller,
+    }
     if (run.answer) return { status: 200, body: replayed(run.answer) }
     if (underWay.has(key)) {
       if (is('answers a duplicate with 409')) throw new Refusal(409, 'In progress')
-      if (is('says ok while it is under way')) return { status: 200, body: { ...common, status: 'ok', message: null, codes: [], lines: [] } }
-      const headers: Record<string, string> = is('says nothing of when to come again') ? {} : { 'Retry-After': '1' }
-      return { status: 202, headers, body: { ...common, status: 'inProgress', message: 'Already in progress', codes: [], lines: [] } }
+      if (is('says ok while it is under way'))
+        return { status: 200, body: { ...common, status: 'ok', message: null, codes: [], lines: [] } }
+      return comeAgain(common)
+    }
+    if (run.untold) {
+      runs.set(key, { ...run, untold: undefined })
+      return run.untold
     }
     underWay.add(key)
+    const work = deliver(run, key, response, common, chain, seller, items)
+    if (!is('answers at once and works then')) return work
+    void work.then(
+      (reply) => runs.set(key, { ...runs.get(key)!, untold: reply }),
+      () => {},
+    )
+    return comeAgain(common)
+  }
+
+  const comeAgain = (common: object): Reply => ({
+    status: 202,
+    headers: is('says nothing of when to come again') ? {} : { 'Retry-After': '1' },
+    body: { ...common, status: 'inProgress', message: 'Already in progress', codes: [], lines: [] },
+  })
+
+  const deliver = async (
+    run: Run,
+    key: string,
+    response: ServerResponse,
+    common: object,
+    chain: string,
+    seller: string,
+    items: Item[],
+  ): Promise<Reply> => {
     const mine = life
     const caller = { gone: false }
     response.once('close', () => (caller.gone = !response.writableFinished))
     let taken: { lines: Record<string, unknown>[]; give: () => void } | undefined
-    if (is('gives one code to two')) taken = take(run, chain, seller, items, [])
-    if (is('forgets what it gave when it dies')) (taken = take(run, chain, seller, items, [])).give()
-    if (is('never ends what it began when it dies')) runs.set(key, run)
-    await delay(is('is slow') ? 400 : WORK_MS)
+    if (is('gives one code to two')) taken = take(run, chain, seller, items)
+    if (is('forgets what it gave when it dies')) (taken = take(run, chain, seller, items)).give()
+    await delay(workMs)
     // Killed meanwhile: what follows never happened.
     if (mine !== life) throw new Error('dead')
     if (is('stops when the caller goes') && caller.gone) throw new Error('aborted')
-    taken ??= take(run, chain, seller, items, [])
+    taken ??= take(run, chain, seller, items)
     const { lines, give } = taken
     if (!is('forgets what it gave when it dies')) give()
     underWay.delete(key)
@@ -283,6 +361,9 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
     }
     if (is('takes again when the caller goes') && caller.gone) return { status: 200, body: answer }
     runs.set(key, { ...run, answer: status === 'ok' ? answer : undefined })
+    if (is('refuses with 409 what it does not have in stock') && status === 'depleted') {
+      return { status: 409, body: { ...answer, status: 'insufficientStock' } }
+    }
     return { status: 200, body: answer }
   }
 
@@ -293,7 +374,7 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
   })
 
   /** What each line gets, without and then with consequences. */
-  const take = (run: Run, chain: string, seller: string, items: Item[], _: string[]) => {
+  const take = (run: Run, chain: string, seller: string, items: Item[]) => {
     const wanted = is('delivers the first line only') ? items.slice(0, 1) : items
     const given = new Map<string, number>()
     const gifts: (() => void)[] = []
@@ -309,8 +390,10 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
       given.set(sku, from + quantity)
       gifts.push(() => {
         run.delivered.set(lineIndex, codes)
-        pools.set(sku, pools.get(sku)!.filter((code) => !codes.includes(code)))
-        if (is('counts two for one')) pools.get(sku)!.shift()
+        pools.set(
+          sku,
+          pools.get(sku)!.filter((code) => !codes.includes(code)),
+        )
       })
       return { ...line, status: 'ok', codes }
     })
@@ -320,7 +403,9 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
   // ── HTTP ──
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<Reply> => {
-    const [, kind = '', chain = '', sellerText = '', skuText = ''] = new URL(request.url!, 'http://x').pathname.split('/')
+    const [, kind = '', chain = '', sellerText = '', skuText = ''] = new URL(request.url!, 'http://x').pathname.split(
+      '/',
+    )
     if (kind === 'health') return { status: 200, body: is('health says only a word') ? 'OK' : { ok: true, checks: {} } }
     const fulfils = kind === 'fulfill' && request.method === 'POST'
     if (!fulfils && (!['inventory', 'availability'].includes(kind) || request.method !== 'GET')) {
@@ -346,8 +431,9 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
       return { status: 200, body: { '@type': 'QuantitativeValue', value: 0, unitCode: 'C62' } }
     }
     if (!pool) throw new Refusal(404, 'No mapping for seller/sku')
+    if (kind === 'availability' && is('has no availability')) throw new Refusal(404, 'Not found')
     if (kind === 'availability') {
-      const full = is('is always in stock') ? pool.length === 0 : pool.length > 0
+      const full = pool.length > 0 && !is('is always out of stock')
       const word = full ? 'InStock' : 'OutOfStock'
       return { status: 200, body: is('tells availability in a word') ? word : `https://schema.org/${word}` }
     }
@@ -355,10 +441,19 @@ export async function startBrokenAdapter(stock: number, killFile: string, broken
       status: 200,
       body: {
         ...(is('tells the stock without a type') ? {} : { '@type': 'QuantitativeValue' }),
-        value: is('tells the stock as text') ? String(pool.length) : pool.length,
+        value: is('tells the stock as text') ? String(pool.length) : counted(sku, pool.length),
         unitCode: 'C62',
       },
     }
+  }
+
+  const cache = new Map<string, { count: number; at: number }>()
+  const counted = (sku: string, count: number) => {
+    if (!is('caches inventory')) return count
+    const known = cache.get(sku)
+    if (known && Date.now() - known.at < 100) return known.count
+    cache.set(sku, { count, at: Date.now() })
+    return count
   }
 
   const onRequest = (request: IncomingMessage, response: ServerResponse) => {
@@ -428,6 +523,10 @@ async function copyOf(request: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []
   for await (const chunk of request) chunks.push(chunk as Buffer)
   const whole = Buffer.concat(chunks)
-  Object.assign(request, { [Symbol.asyncIterator]: async function* () { yield whole } })
+  Object.assign(request, {
+    [Symbol.asyncIterator]: async function* () {
+      yield whole
+    },
+  })
   return whole.toString()
 }

@@ -169,6 +169,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         PORT: String(ports.codeDispenser),
         POSTGRES_CONNECTION: connections.codedisp,
         ADAPTER_SECRETS_KEY: secrets.adapterSecretsKey,
+        CODEDISP_ADMIN_PORT: env.MARKET_CODEDISP_ADMIN_PORT || '65007',
       }),
       launch('market-api', marketUrl, {
         PORT: String(ports.market),

@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process'
 export function seedDemoSeller(targets: {
   rpcUrl: string
   connections: { market: string; codedisp: string }
+  secrets: { adapterSecretsKey: string }
   ipfsRpcUrl?: string | undefined
   ipfsStoreDir?: string | undefined
 }): Promise<'seeded' | 'already seeded'> {
@@ -14,6 +15,7 @@ export function seedDemoSeller(targets: {
       else resolve(stdout.trim() as 'seeded')
     })
     // On standard input: whoever lists processes reads arguments, and these hold passwords.
-    child.stdin!.end(JSON.stringify(targets))
+    const { secrets, ...others } = targets
+    child.stdin!.end(JSON.stringify({ ...others, adapterSecretsKey: secrets.adapterSecretsKey }))
   })
 }

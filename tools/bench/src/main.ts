@@ -1,5 +1,6 @@
 import { benchBuyer } from './buyer.ts'
 import { benchCatalog } from './catalog.ts'
+import { benchFulfillment } from './fulfillment.ts'
 import { benchPayments } from './payments.ts'
 
 // `npm run bench [-- <name> …] [--soak <minutes>]`: figures with medians, on whatever machine this is.
@@ -7,6 +8,7 @@ const benches: Record<string, (options: { soakMinutes: number; sizes: number[] |
   catalog: benchCatalog,
   buyer: benchBuyer,
   payments: benchPayments,
+  fulfillment: benchFulfillment,
 }
 
 const args = process.argv.slice(2)

@@ -8,7 +8,8 @@ type Options = { orders: string; seconds: string; rest: string; replicas: string
 
 const whole = (name: string, text: string, least: number) => {
   const number = Number(text)
-  if (!Number.isSafeInteger(number) || number < least) program.error(`--${name} has to be a whole number from ${least} on`)
+  if (!Number.isSafeInteger(number) || number < least)
+    program.error(`--${name} has to be a whole number from ${least} on`)
   return number
 }
 
@@ -33,16 +34,15 @@ const report = await runChaos({
 })
 if (options.json) console.log(JSON.stringify(report))
 else print(report)
-const { duplicates, losses, wrong } = report
-process.exitCode = duplicates.length + losses.length + wrong.length > 0 ? 1 : 0
+process.exitCode = report.duplicates.length + report.losses.length + report.wrong.length > 0 ? 1 : 0
 
-function print(report: ChaosReport) {
+function print(done: ChaosReport) {
   const list = (counts: Record<string, number>) => {
     const each = Object.entries(counts).map(([name, n]) => `${name} ${n}`)
     const sum = Object.values(counts).reduce((total, n) => total + n, 0)
     return each.length > 0 ? `${sum} (${each.join(', ')})` : '0'
   }
-  const { duplicates, losses, wrong, waiting, faults, ...rest } = report
+  const { duplicates, losses, wrong, waiting, faults, ...rest } = done
   const figures = {
     orders: rest.orders,
     paid: rest.paid,

@@ -46,6 +46,7 @@ const market = () => ({
     return { order_id, confirmed: is, finalized: is }
   }),
   seen: [shown('paid', ['C-0', 'C-1']), shown('waits', []), shown('unpaid', [])],
+  stock: { cards: 2 },
 })
 
 type Market = ReturnType<typeof market>
@@ -61,27 +62,32 @@ it('finds nothing wrong with lines that are delivered or wait for a reason', () 
   })
 })
 
-it.each<[string, 'duplicates' | 'losses' | 'wrong', (it: Market) => void]>([
-  ['a line that was delivered twice', 'duplicates', (it) => void (it.codes[2] = code('key_paid'))],
-  ['two jobs for a line', 'duplicates', (it) => void it.jobs.push({ ...jobOf('paid'), job_id: 'another' })],
-  ['a code that two orders show', 'duplicates', (it) => void (it.seen[1] = shown('waits', ['C-1', 'C-0']))],
-  ['a code that one order shows twice', 'duplicates', (it) => void (it.seen[0] = shown('paid', ['C-0', 'C-0']))],
-  ['a code that is gone', 'losses', (it) => void it.codes.pop()],
-  ['a code that nobody has and nobody can get', 'losses', (it) => void (it.codes[3]!.state = 'void')],
-  ['a paid line without a job', 'losses', (it) => void it.jobs.pop()],
-  ['a job that is done without codes', 'losses', (it) => void (it.jobs[1]!.status = 'done')],
-  ['a job that waits for nothing', 'losses', (it) => void (it.jobs[1]!.reason = null)],
-  ['a job under way when all is still', 'losses', (it) => void (it.jobs[1]!.status = 'running')],
-  ['codes that their buyer does not see', 'losses', (it) => void (it.seen[0] = shown('paid', []))],
-  ['an order that its buyer does not find', 'losses', (it) => void it.seen.pop()],
-  ['a payment that nobody noticed', 'losses', (it) => void (it.settled[1]!.finalized = false)],
-  ['a buyer who sees a code that is still for sale', 'wrong', (it) => void (it.seen[0] = shown('paid', ['C-0', 'C-2']))],
-  ['a buyer who sees what was never seeded', 'wrong', (it) => void (it.seen[1] = shown('waits', ['FALSE-1', 'F-2']))],
-  ['half a line', 'wrong', (it) => void (it.codes[2] = code('key_waits'))],
-  ['codes for no run of ours', 'wrong', (it) => void (it.codes[2] = code('key_nobody'))],
-  ['a job of an order that is not paid', 'wrong', (it) => void it.jobs.push(jobOf('unpaid'))],
-  ['a job before its order is final', 'wrong', (it) => void (it.settled[0]!.finalized = false)],
-  ['a delivery to somebody who did not pay', 'wrong', (it) => void (it.seen[2] = shown('unpaid', ['C-2']))],
+it.each<[string, 'duplicates' | 'losses' | 'wrong', (of: Market) => void]>([
+  ['a line that was delivered twice', 'duplicates', (of) => void (of.codes[2] = code('key_paid'))],
+  ['two jobs for a line', 'duplicates', (of) => void of.jobs.push({ ...jobOf('paid'), job_id: 'another' })],
+  ['a code that two orders show', 'duplicates', (of) => void (of.seen[1] = shown('waits', ['C-1', 'C-0']))],
+  ['a code that one order shows twice', 'duplicates', (of) => void (of.seen[0] = shown('paid', ['C-0', 'C-0']))],
+  ['a code that is gone', 'losses', (of) => void of.codes.pop()],
+  ['a code that nobody has and nobody can get', 'losses', (of) => void (of.codes[3]!.state = 'void')],
+  ['a paid line without a job', 'losses', (of) => void of.jobs.pop()],
+  ['a job that is done without codes', 'losses', (of) => void (of.jobs[1]!.status = 'done')],
+  ['a job that waits for nothing', 'losses', (of) => void (of.jobs[1]!.reason = null)],
+  ['a job under way when all is still', 'losses', (of) => void (of.jobs[1]!.status = 'running')],
+  ['codes that their buyer does not see', 'losses', (of) => void (of.seen[0] = shown('paid', []))],
+  ['an order that its buyer does not find', 'losses', (of) => void of.seen.pop()],
+  ['a payment that nobody noticed', 'losses', (of) => void (of.settled[1]!.finalized = false)],
+  [
+    'a buyer who sees a code that is still for sale',
+    'wrong',
+    (of) => void (of.seen[0] = shown('paid', ['C-0', 'C-2'])),
+  ],
+  ['a buyer who sees what was never seeded', 'wrong', (of) => void (of.seen[1] = shown('waits', ['FALSE-1', 'F-2']))],
+  ['half a line', 'wrong', (of) => void (of.codes[2] = code('key_waits'))],
+  ['an inventory that counts wrong', 'wrong', (of) => void (of.stock.cards = 3)],
+  ['codes for no run of ours', 'wrong', (of) => void (of.codes[2] = code('key_nobody'))],
+  ['a job of an order that is not paid', 'wrong', (of) => void of.jobs.push(jobOf('unpaid'))],
+  ['a job before its order is final', 'wrong', (of) => void (of.settled[0]!.finalized = false)],
+  ['a delivery to somebody who did not pay', 'wrong', (of) => void (of.seen[2] = shown('unpaid', ['C-2']))],
 ])('finds %s', (_, kind, spoil) => {
   const spoilt = market()
   spoil(spoilt)

@@ -1,5 +1,5 @@
 import { readOrders, type SeenOrder } from './buyers.ts'
-import { isPaid, type Order, type Pool } from './shop.ts'
+import { isPaid, type Order, type Pool, PRODUCTS } from './shop.ts'
 import type { World } from './world.ts'
 
 type Job = {
@@ -22,6 +22,8 @@ export type Evidence = {
   codes: readonly Code[]
   settled: readonly { order_id: string; confirmed: boolean; finalized: boolean }[]
   seen: readonly SeenOrder[]
+  /** By pool, what the dispenser says it has for sale. */
+  stock: Readonly<Record<string, number>>
 }
 
 export type Verdict = {
@@ -35,7 +37,11 @@ export type Verdict = {
   wrong: string[]
 }
 
-export async function gatherEvidence(world: World, orders: readonly Order[], pools: readonly Pool[]): Promise<Evidence> {
+export async function gatherEvidence(
+  world: World,
+  orders: readonly Order[],
+  pools: readonly Pool[],
+): Promise<Evidence> {
   const jobs = await world.sql<Job[]>`
     select job_id, order_id, seller_address, trigger, line_indexes, idempotency_key, status, reason from fulfillment_jobs`
   const codes = await world.codes<Code[]>`
@@ -49,11 +55,15 @@ export async function gatherEvidence(world: World, orders: readonly Order[], poo
     const { url } = world.replicas[i % world.replicas.length]!
     seen.push(...(await readOrders(world, url, buyer, theirs)))
   }
-  return { orders, pools, jobs, codes, settled, seen }
+  const stock: Record<string, number> = {}
+  for (const { seller, sku, pool } of PRODUCTS) {
+    if (pool !== null) stock[pool] = await world.inventory(seller, sku)
+  }
+  return { orders, pools, jobs, codes, settled, seen, stock }
 }
 
 /** Holds what happened against what was paid. Pure. */
-export function judge({ orders, pools, jobs, codes, settled, seen }: Evidence): Verdict {
+export function judge({ orders, pools, jobs, codes, settled, seen, stock }: Evidence): Verdict {
   const verdict: Verdict = { lines: 0, deliveries: 0, waiting: {}, duplicates: [], losses: [], wrong: [] }
   const { duplicates, losses, wrong } = verdict
 
@@ -63,6 +73,8 @@ export function judge({ orders, pools, jobs, codes, settled, seen }: Evidence): 
     const seeded = [...first, ...later]
     const rows = codes.filter(({ pool_id }) => pool_id === id)
     if (rows.length !== seeded.length) losses.push(`pool ${id}: ${seeded.length} codes seeded, ${rows.length} there`)
+    const free = rows.filter(({ state }) => state === 'available').length
+    if (stock[id] !== free) wrong.push(`pool ${id}: ${free} codes are free, its inventory says ${stock[id]}`)
     rows.forEach(({ state, run_key, line_index }, i) => {
       if (state === 'available') return
       if (state !== 'assigned') losses.push(`pool ${id}: code ${seeded[i]} is ${state}`)
@@ -94,7 +106,8 @@ export function judge({ orders, pools, jobs, codes, settled, seen }: Evidence): 
     const visible = found.get(orderId)
     if (!visible) losses.push(`${orderId}: its buyer does not find it`)
     if (!isPaid(order)) {
-      if (ofOrder.length > 0 || visible?.outbox.length) wrong.push(`${orderId}: it is not paid, and has jobs or deliveries`)
+      if (ofOrder.length > 0 || visible?.outbox.length)
+        wrong.push(`${orderId}: it is not paid, and has jobs or deliveries`)
       continue
     }
     if (!state?.finalized) losses.push(`${orderId}: paid on chain and not complete`)
@@ -114,12 +127,14 @@ export function judge({ orders, pools, jobs, codes, settled, seen }: Evidence): 
       )
       const ended = job.status === 'done' || job.status === 'partial'
       if (got.length > quantity) duplicates.push(`${name}: ${quantity} ordered, ${got.length} codes given out`)
-      else if (got.length > 0 && got.length < quantity) wrong.push(`${name}: ${quantity} ordered, only ${got.length} given`)
+      else if (got.length > 0 && got.length < quantity)
+        wrong.push(`${name}: ${quantity} ordered, only ${got.length} given`)
       if (shown.length > 0 || ended) {
         const hidden = got.filter((code) => !shown.includes(code))
         const foreign = shown.filter((code) => !got.includes(code))
         if (hidden.length > 0) losses.push(`${name}: given out, and its buyer does not see ${hidden.join(', ')}`)
-        if (foreign.length > 0) wrong.push(`${name}: its buyer sees ${foreign.join(', ')}, given to somebody else or nobody`)
+        if (foreign.length > 0)
+          wrong.push(`${name}: its buyer sees ${foreign.join(', ')}, given to somebody else or nobody`)
       }
       if (shown.length === quantity) {
         verdict.deliveries += 1

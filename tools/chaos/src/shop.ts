@@ -37,7 +37,14 @@ const STOCK: Record<string, { first: number; later: number }> = {
 
 export type Line = Product & { quantity: number; trigger: FulfillmentTrigger }
 export type Payment = 'exact' | 'twice' | 'tooLittle' | 'none'
-export type Order = { orderId: string; basketId: string; reference: string; buyer: string; lines: Line[]; payment: Payment }
+export type Order = {
+  orderId: string
+  basketId: string
+  reference: string
+  buyer: string
+  lines: Line[]
+  payment: Payment
+}
 
 export const isPaid = ({ payment }: Order) => payment === 'exact' || payment === 'twice'
 
@@ -51,7 +58,11 @@ export function planOrders(random: Random, count: number): Order[] {
       const [product] = left.splice(random(left.length), 1)
       const trigger = random(3) === 0 ? 'confirmed' : 'finalized'
       // Seldom: what nobody delivers holds up nothing else.
-      return { ...(product!.pool === null && random(3) > 0 ? PRODUCTS[0]! : product!), quantity: 1 + random(3), trigger }
+      return {
+        ...(product!.pool === null && random(3) > 0 ? PRODUCTS[0]! : product!),
+        quantity: 1 + random(3),
+        trigger,
+      }
     })
     return {
       orderId: orderId(bytesOf(random, 16)),

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { SERVICE_KEY_HEADER } from '@market/contracts/fulfillment'
+import { CHAIN_ID } from '@market/dev-chain/demo'
 import { freePort } from '@market/devstack/ports'
 import { openSecrets } from '@market/devstack/secrets'
 import { type Child, spawnTethered } from '@market/devstack/tether'
@@ -76,10 +78,7 @@ export async function startWorld(options: { replicas: number; random: Random }) 
   const log: string[] = []
   const replicas: Process[] = []
   const connect = (url: string, max: number) => postgres(url, { max, onnotice: () => {} })
-  const superuser = connect(
-    through(postgresPort!, stack.postgres.user, stack.postgres.password, 'postgres'),
-    1,
-  )
+  const superuser = connect(through(postgresPort!, stack.postgres.user, stack.postgres.password, 'postgres'), 1)
   const sql = connect(stack.connections.market, 4)
   const codes = connect(stack.connections.codedisp, 2)
 
@@ -126,6 +125,13 @@ export async function startWorld(options: { replicas: number; random: Random }) 
         OPS_CODEDISP_URL: stack.connections.codedisp,
         ADAPTER_SECRETS_KEY: stack.secrets.adapterSecretsKey,
       }),
+    /** How many of it the dispenser has, asked for as the market does. */
+    async inventory(seller: string, sku: string): Promise<number> {
+      const response = await fetch(`${dispenser.url}/inventory/${CHAIN_ID}/${seller}/${sku}`, {
+        headers: { [SERVICE_KEY_HEADER]: stack.secrets.serviceKey },
+      })
+      return ((await response.json()) as { value: number }).value
+    },
     remove,
   }
 }
@@ -188,8 +194,7 @@ function processOf(name: string, script: string, env: NodeJS.ProcessEnv, port: n
       await starting
       await child?.stop(GRACE_MS)
     },
-    untilReady: () =>
-      until(`${name} is ready`, async () => (await fetch(`${url}/health/ready`)).ok, 60),
+    untilReady: () => until(`${name} is ready`, async () => (await fetch(`${url}/health/ready`)).ok, 60),
   }
 }
 

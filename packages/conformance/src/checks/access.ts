@@ -16,13 +16,14 @@ async function mustBeLockedOut(subject: Subject, serviceKey: string | null): Pro
   const order = subject.newOrder()
   const fulfil = await subject.fulfil(order, how)
   must(fulfil.status === 401, 'HTTP 401 from fulfill', fulfil)
+  if (sku !== undefined) {
+    const after = await subject.stock()
+    must(after === before, `an inventory of ${before} still, for nothing was to be run`, `${after}`)
+    await subject.deliver(order)
+    await subject.stockBecomes(before - 1, 'the right key delivered one unit')
+  }
   const unread = await subject.fulfil('not JSON', how)
   must(unread.status === 401, 'HTTP 401 from fulfill before it looks at the body', unread)
-  if (sku === undefined) return
-  const after = await subject.stock()
-  must(after === before, `an inventory of ${before} still, for nothing was to be run`, `${after}`)
-  await subject.deliver(order)
-  await subject.stockBecomes(before - 1, 'the right key delivered one unit')
 }
 
 export const accessChecks: Check[] = [

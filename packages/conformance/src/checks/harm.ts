@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Check, Deviation, must } from '../check.ts'
 import { SERVICE_KEY_HEADER } from '@market/contracts/fulfillment'
+import { type Check, Deviation, must } from '../check.ts'
 import { call, NoAnswerError } from '../httpCall.ts'
 import type { Subject } from '../subject.ts'
 import { openFulfil } from './repeats.ts'
@@ -49,24 +49,26 @@ export const harmChecks: Check[] = [
     },
   },
   {
+    id: 'malformed',
+    title: 'Wrong types, deep nesting, absurd numbers and broken UTF-8 are never 5xx',
+    section: 'fulfilment.md 14 (5xx is tried again for a day); adapters.md 11',
+    needs: [],
+    units: 0,
+    async run(subject) {
+      for (const [what, body] of malformedBodies(subject)) {
+        const answer = await subject.fulfil(body, { key: null })
+        must(answer.status < 500, `HTTP below 500 for ${what}`, answer)
+      }
+    },
+  },
+  {
     id: 'errors-quiet',
     title: 'Error answers tell nothing of the inside: no stack, no SQL, no path, no key',
     section: 'adapters.md 12 A19',
     needs: [],
     units: 0,
     async run(subject) {
-      const order = subject.newOrder()
-      const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`
-      const bodies = [
-        '{',
-        JSON.stringify({ ...order, items: { sku: 'x' } }),
-        JSON.stringify({ ...order, orderId: 'x'.repeat(5000) }),
-        JSON.stringify({ ...order, items: [{ sku: `' or 1=1; --`, quantity: 1e308 }] }),
-        JSON.stringify({ ...order, items: [{ sku: 'x', quantity: 'many' }], buyer: { id: 1 } }),
-        JSON.stringify(order).replace(/"items":\[/, `"items":${deep},"x":[`),
-        Buffer.from([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x3a, 0x31, 0x7d]),
-      ]
-      for (const body of bodies) await subject.fulfil(body)
+      for (const body of ['{', ...malformedBodies(subject).map((one) => one[1])]) await subject.fulfil(body)
       await subject.ask({ method: 'GET', path: `/inventory/x'y/${subject.target.seller}/z` })
       await subject.ask({ method: 'GET', path: '/no/such/route' })
       await subject.ask({ method: 'POST', path: `/inventory/100/${subject.target.seller}/x` })
@@ -83,7 +85,11 @@ export const harmChecks: Check[] = [
     units: 1,
     async run(subject) {
       const { sku, unmappedSku } = subject.target
-      if (sku !== undefined) await subject.deliver(subject.newOrder())
+      if (sku !== undefined) {
+        const before = await subject.stock()
+        await subject.deliver(subject.newOrder())
+        await subject.stockBecomes(before - 1, 'one unit delivered')
+      }
       const many = Array.from({ length: 100 }, () => ({ sku: unmappedSku, quantity: 1 }))
       await subject.settle(subject.newOrder(many))
       const { largest } = subject.seen
@@ -95,6 +101,29 @@ export const harmChecks: Check[] = [
     },
   },
 ]
+
+/** Whatever an adapter takes of these must cost it nothing: the sku is one that it doesn't have. */
+function malformedBodies(subject: Subject): [what: string, body: string | Buffer][] {
+  const order = subject.newOrder([{ sku: subject.target.unmappedSku, quantity: 1 }])
+  const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`
+  const changed: [string, object][] = [
+    ['items that are an object', { items: { sku: 'x' } }],
+    ['items that are no objects', { items: ['x', 1, null] }],
+    ['an orderId that is an object', { orderId: { id: 1 } }],
+    ['an orderId of 5000 characters', { orderId: 'x'.repeat(5000) }],
+    ['an idempotencyKey of 5000 characters', { idempotencyKey: 'x'.repeat(5000) }],
+    ['lineIndexes that are a text', { lineIndexes: 'all' }],
+    ['a lineIndex of 2^53', { lineIndexes: [2 ** 53] }],
+    ['a quantity of 1e308', { items: [{ sku: "' or 1=1; --", quantity: 1e308 }] }],
+    ['a quantity of "many"', { items: [{ sku: 'x', quantity: 'many' }] }],
+    ['a buyer that is an object', { buyer: { id: 1 } }],
+  ]
+  return [
+    ...changed.map(([what, members]): [string, string] => [what, JSON.stringify({ ...order, ...members })]),
+    ['items 20,000 arrays deep', JSON.stringify(order).replace('"items":', `"items":${deep},"others":`)],
+    ['a body that is not UTF-8', Buffer.from(JSON.stringify(order).replace('ord_', 'ord_\u00ff'), 'latin1')],
+  ]
+}
 
 /** Answers a request that has nothing to wait for, promptly. */
 async function mustBeThere(subject: Subject): Promise<void> {
@@ -113,6 +142,6 @@ async function mustBeThere(subject: Subject): Promise<void> {
 }
 
 function cutOff(error: unknown): undefined {
-  if (error instanceof NoAnswerError) return undefined
+  if (error instanceof NoAnswerError && error.how !== 'late') return undefined
   throw error
 }

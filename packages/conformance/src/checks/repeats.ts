@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { IDEMPOTENCY_KEY_HEADER, SERVICE_KEY_HEADER } from '@market/contracts/fulfillment'
 import { type Check, must, objectOf } from '../check.ts'
-import { openCall } from '../httpCall.ts'
+import { type Answer, openCall } from '../httpCall.ts'
 import { goodsOf, mustBeSameGoods, type Order, type Subject } from '../subject.ts'
 
 const GATE = 'fulfilment.md 10, 14'
@@ -142,11 +142,15 @@ export const repeatChecks: Check[] = [
     units: 3,
     async run(subject) {
       const before = await subject.stock()
-      const orders = [0, 5, 25].map((afterMs) => ({ afterMs, order: subject.newOrder() }))
-      for (const { afterMs, order } of orders) await hangUp(subject, order, afterMs)
-      await delay(300)
-      for (const { order } of orders) mustBeSameGoods(await subject.deliver(order), await subject.deliver(order))
-      await subject.stockBecomes(before - orders.length, 'each key delivered once')
+      const instants = [0, 5, 25]
+      for (const afterMs of instants) {
+        const order = subject.newOrder()
+        await hangUp(subject, order, afterMs)
+        // A duplicate under way has a check of its own; this one is about what is left when nobody waits any more.
+        await delay(150)
+        mustBeSameGoods(await subject.deliver(order), await subject.deliver(order))
+      }
+      await subject.stockBecomes(before - instants.length, 'each key delivered once')
     },
   },
   {
@@ -198,8 +202,7 @@ export function openFulfil({ target }: Subject, order: Order, bytes: number) {
   })
 }
 
-export const codesOf = (answer: Parameters<typeof goodsOf>[0]): string[] => {
+export function codesOf(answer: Answer): string[] {
   const { codes } = goodsOf(answer)
   return Array.isArray(codes) ? codes.map(String) : []
 }
-
