@@ -8,6 +8,8 @@ const LONGEST = [
   'acceptance/payments',
   'acceptance/scenarios',
   'acceptance/catalogCommands',
+  'packages/conformance',
+  'acceptance/chaos',
   'acceptance/buyersApi/checkoutRaces',
   'acceptance/buyersApi',
   'acceptance/purchase',

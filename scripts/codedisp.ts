@@ -186,7 +186,10 @@ function addPoolCommands(ops: Command, out: Out, at: CodeDispenserOps): void {
         ({ chainId: chain, seller, sku, enabled, downloadUrlTemplate }) =>
           `  ${chain} ${seller} ${sku}${enabled ? '' : ' (off)'}${downloadUrlTemplate ? ` ${downloadUrlTemplate}` : ''}`,
       )
-      tell({ ...found, mappings }, [poolsText([found]), skus.length > 0 ? 'sold as' : 'sold as nothing', ...skus].join('\n'))
+      tell(
+        { ...found, mappings },
+        [poolsText([found]), skus.length > 0 ? 'sold as' : 'sold as nothing', ...skus].join('\n'),
+      )
     })
   pools
     .command('threshold')
@@ -204,7 +207,9 @@ function addPoolCommands(ops: Command, out: Out, at: CodeDispenserOps): void {
     })
   pools
     .command('void-code')
-    .description('Take codes out of circulation: they are never dispensed. One that was dispensed stays with its order.')
+    .description(
+      'Take codes out of circulation: they are never dispensed. One that was dispensed stays with its order.',
+    )
     .argument('<pool>', 'pool id')
     .argument('[code]', 'the code; - or nothing reads standard input, where nobody sees it who lists processes', '-')
     .action(async (pool: string, code: string) => {

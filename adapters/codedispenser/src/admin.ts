@@ -13,7 +13,12 @@ import { CodeError, ensurePool, seedPool } from './seedPool.ts'
 
 const MAX_BODY_BYTES = 8 * 1024 * 1024
 
-const text = z.string().trim().min(1).max(200).regex(/^[^\0]*$/)
+const text = z
+  .string()
+  .trim()
+  .min(1)
+  .max(200)
+  .regex(/^[^\0]*$/)
 const NewPool = z.object({ poolId: text })
 const Seed = z.object({ codes: z.array(z.string()).min(1) })
 const NewMapping = z.object({
@@ -49,7 +54,8 @@ export function adminRoutes(db: Kysely<CodesDatabase>, keys: CodeKeys) {
       const poolId = text.safeParse(c.req.param('poolId'))
       if (!poolId.success) throw new InvalidError('invalid_request', 'poolId is required')
       const { codes } = await bodyOf(c, Seed, 'codes must be non-empty')
-      if (codes.every((code) => code.trim() === '')) throw new InvalidError('invalid_request', 'codes must be non-empty')
+      if (codes.every((code) => code.trim() === ''))
+        throw new InvalidError('invalid_request', 'codes must be non-empty')
       try {
         return c.json(await seedPool(db, keys, poolId.data, codes))
       } catch (error) {

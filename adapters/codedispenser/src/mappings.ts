@@ -27,9 +27,7 @@ export async function findMappings(
     select sku, pool_id, download_url_template from code_mappings
       where chain_id = ${chainId} and seller_address = ${seller} and sku = any (${skus}) and enabled
         and revoked_at is null`.execute(db)
-  return new Map(
-    rows.map((row) => [row.sku, { poolId: row.pool_id, downloadUrlTemplate: row.download_url_template }]),
-  )
+  return new Map(rows.map((row) => [row.sku, { poolId: row.pool_id, downloadUrlTemplate: row.download_url_template }]))
 }
 
 export type StoredMapping = CodeMapping & { enabled: boolean; revokedAt: Date | null }

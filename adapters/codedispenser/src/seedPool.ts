@@ -56,14 +56,14 @@ export async function seedPool(
   // A file is mostly new or mostly known. Looking first spares what is known the sealing, and what is new needs no look.
   let looksFirst = true
   let storing = Promise.resolve()
-  const store = async (codes: string[], upTo: number) => {
-    const prints = codes.map((code) => fingerprintOf(keys, poolId, code))
-    const rows = looksFirst ? undefined : sealAll(keys, poolId, codes, prints)
+  const store = async (fresh: string[], upTo: number) => {
+    const prints = fresh.map((code) => fingerprintOf(keys, poolId, code))
+    const rows = looksFirst ? undefined : sealAll(keys, poolId, fresh, prints)
     // The next batch is read and sealed while Postgres stores this one.
     await storing
     storing = inTransaction(db, async (tx) => {
-      const stored = await seedBatch(tx, keys, poolId, codes, prints, rows)
-      looksFirst = stored.added < codes.length
+      const stored = await seedBatch(tx, keys, poolId, fresh, prints, rows)
+      looksFirst = stored.added < fresh.length
       counts.added += stored.added
       counts.assigned += stored.assigned
       counts.void += stored.void

@@ -36,7 +36,9 @@ async function olderDatabase(codes: number) {
       (run_key, chain_id, seller_address, payment_reference, order_id, request_hash, status, response)
       values ('r', 100, 's', 'p', 'o', 'h', 'ok', '{"codes":["PLAIN-1"],"lines":[]}')`.execute(db)
   await sql`
-    insert into code_pool_codes (pool_id, code) select 'p', 'PLAIN-' || n from generate_series(1, ${codes}) n`.execute(db)
+    insert into code_pool_codes (pool_id, code) select 'p', 'PLAIN-' || n from generate_series(1, ${codes}) n`.execute(
+    db,
+  )
   await sql`
     update code_pool_codes set state = 'assigned', run_key = 'r', line_index = 0, assigned_at = now()
       where code = 'PLAIN-1'`.execute(db)
@@ -90,9 +92,9 @@ describe('codes of an older release', () => {
   it('can not come back readable, and a process of that release fails rather than hand out nothing', async () => {
     const { db, migrate } = await olderDatabase(3)
     await migrate()
-    await expect(
-      sql`insert into code_pool_codes (pool_id, plain) values ('p', 'PLAIN-9')`.execute(db),
-    ).rejects.toThrow('code_is_sealed')
+    await expect(sql`insert into code_pool_codes (pool_id, plain) values ('p', 'PLAIN-9')`.execute(db)).rejects.toThrow(
+      'code_is_sealed',
+    )
     await expect(sql`select code_id, code from code_pool_codes for update skip locked`.execute(db)).rejects.toThrow(
       'column "code" does not exist',
     )

@@ -10,7 +10,17 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { migrations } from '../src/migrations/index.ts'
 import { upsertCodeMapping } from '../src/ops.ts'
 import { createCodesDatabase, type TestCodes } from './codesDatabase.ts'
-import { type Dispenser, fulfil, launch, newKey, ready, SELLER, SERVICE_KEY, startDispenser, stockOf } from './runningDispenser.ts'
+import {
+  type Dispenser,
+  fulfil,
+  launch,
+  newKey,
+  ready,
+  SELLER,
+  SERVICE_KEY,
+  startDispenser,
+  stockOf,
+} from './runningDispenser.ts'
 
 let home: TestCodes
 let names = 0
@@ -227,7 +237,9 @@ describe('CODE_POOLS_DIR', () => {
 
     await rm(folder, { recursive: true })
     const third = await start(env)
-    expect(parsed(third)).toContainEqual(expect.objectContaining({ level: 'warn', msg: 'CODE_POOLS_DIR does not exist' }))
+    expect(parsed(third)).toContainEqual(
+      expect.objectContaining({ level: 'warn', msg: 'CODE_POOLS_DIR does not exist' }),
+    )
     await third.child.stop(5000)
   })
 
@@ -242,7 +254,10 @@ describe('CODE_POOLS_DIR', () => {
 })
 
 it('takes the service key before as well while keys change', async () => {
-  const dispenser = await start({ CIRCLES_SERVICE_KEY: 'the key of tomorrow', CIRCLES_SERVICE_KEY_PREVIOUS: SERVICE_KEY })
+  const dispenser = await start({
+    CIRCLES_SERVICE_KEY: 'the key of tomorrow',
+    CIRCLES_SERVICE_KEY_PREVIOUS: SERVICE_KEY,
+  })
   const sku = await newSku(['c1', 'c2'])
   const headers = { 'X-Circles-Service-Key': 'the key of tomorrow' }
   expect(await fulfil(dispenser, { sku, quantity: 1, headers })).toMatchObject({ body: { codes: ['c1'] } })

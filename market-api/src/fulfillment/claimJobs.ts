@@ -31,10 +31,7 @@ export async function claimJobs(
   const [rooms, adapterRooms] = [lanes.rooms(), lanes.adapterRooms()]
   const { rows } = await sql<Job & { wanted: string }>`
     with due as (
-      select job_id, next_attempt_at, offer_type, seller_address || ' ' || offer_type as lane from fulfillment_jobs
-      where next_attempt_at <= now() and offer_type <> all(${full(adapterRooms)}::text[])
-        and seller_address || ' ' || offer_type <> all(${full(rooms)}::text[])
-      order by next_attempt_at limit ${count * LOOK_AHEAD}
+      select * from due_jobs(${full(adapterRooms)}::text[], ${full(rooms)}::text[], ${count * LOOK_AHEAD})
     ), placed as (
       select *, row_number() over (partition by lane order by next_attempt_at, job_id) as place from due
     ), of_lane as (

@@ -10,10 +10,5 @@ export const tellCompletion = (tx: Transaction<MarketDatabase>, orderId: string)
 
 export async function tellCompletions(tx: Transaction<MarketDatabase>, orderIds: string[]): Promise<void> {
   if (orderIds.length === 0) return
-  // The order's row: else the last outcome and the completion, at once, would each not see the other and both keep silent.
-  await sql`
-    select tell_completion(order_id)
-    from (select order_id from orders where order_id = any(${orderIds}::text[]) order by order_id for key share) as locked`.execute(
-    tx,
-  )
+  await sql`select tell_completions(${orderIds}::text[])`.execute(tx)
 }

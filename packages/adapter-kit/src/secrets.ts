@@ -9,7 +9,7 @@ type SecretsKey = { id: string; key: Buffer }
  * `v1:{key id}:{base64url of nonce, tag, ciphertext}`: whoever holds several keys opens what any of them sealed.
  */
 export type SecretBox = {
-  /** `place`, such as `code_pool_codes.code/vouchers`, is bound in: moved elsewhere, a sealed text does not open. */
+  /** `place`, such as `adapter_secrets.sealed/fingerprint`, is bound in: moved elsewhere, a sealed text does not open. */
   seal(text: string, place: string): string
   /** @throws SecretsError another key, another place, or damaged */
   open(sealed: string, place: string): string

@@ -56,10 +56,7 @@ export async function serveAdapter<
   Mapping,
   Result extends LineResult,
   Variables extends z.ZodRawShape,
->(
-  adapter: Adapter<DB, Mapping, Result, Variables>,
-  environment: NodeJS.ProcessEnv,
-): Promise<void> {
+>(adapter: Adapter<DB, Mapping, Result, Variables>, environment: NodeJS.ProcessEnv): Promise<void> {
   const log = createLog(`adapter-${adapter.offerType}`, environment.LOG_LEVEL)
   await runService(log, async (): Promise<Running> => {
     const { adminPort } = adapter

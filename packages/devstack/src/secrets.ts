@@ -24,14 +24,16 @@ export async function openSecrets(dataDir: string): Promise<Secrets> {
   const existing = await readSecrets(dataDir)
   if (existing?.adapterSecretsKey) return existing
   // A folder made before adapters sealed anything has all but that key.
-  const secrets: Secrets = existing ? { ...existing, adapterSecretsKey: newSecretsKey() } : {
-    postgresPassword: secret(),
-    marketPassword: secret(),
-    codedispPassword: secret(),
-    serviceKey: secret(),
-    adapterSecretsKey: newSecretsKey(),
-    jwtPrivateKey: JSON.stringify(generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })),
-  }
+  const secrets: Secrets = existing
+    ? { ...existing, adapterSecretsKey: newSecretsKey() }
+    : {
+        postgresPassword: secret(),
+        marketPassword: secret(),
+        codedispPassword: secret(),
+        serviceKey: secret(),
+        adapterSecretsKey: newSecretsKey(),
+        jwtPrivateKey: JSON.stringify(generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })),
+      }
   try {
     await mkdir(dataDir, { recursive: true })
     // Renamed into place: a crash here must not leave half a file that no later start can read.

@@ -219,7 +219,9 @@ export function rateLimits(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 /** Each process gets its own secrets only; the superuser's and the roles' stay here. */
 function inherited(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(
-    Object.entries(env).filter(([name]) => !name.startsWith('POSTGRES_') && name !== 'ADAPTER_SECRETS_KEY' && !/^DB_.*PASSWORD$/.test(name)),
+    Object.entries(env).filter(
+      ([name]) => !name.startsWith('POSTGRES_') && name !== 'ADAPTER_SECRETS_KEY' && !/^DB_.*PASSWORD$/.test(name),
+    ),
   )
 }
 

@@ -34,6 +34,8 @@ const [SKU, BIG_SKU, POOL, BIG_POOL] = ['tea', 'coffee', 'teas', 'coffees']
 /**
  * The figures of fulfilment: market-api, the code dispenser and Postgres as processes of their own, one each, on the defaults.
  * Orders and their jobs are written straight into the tables, as settlement leaves them; everything after that is real.
+ *
+ * BENCH_ORDERS, BENCH_SELLERS, BENCH_SINGLES, BENCH_CALLS, BENCH_FINISHED, BENCH_SEEDED and BENCH_RUNS make it smaller.
  */
 export async function benchFulfillment(): Promise<void> {
   const market = await startRunningMarket({

@@ -42,7 +42,7 @@ function print(done: ChaosReport) {
     const sum = Object.values(counts).reduce((total, n) => total + n, 0)
     return each.length > 0 ? `${sum} (${each.join(', ')})` : '0'
   }
-  const { duplicates, losses, wrong, waiting, faults, ...rest } = done
+  const { duplicates, losses, wrong, waiting, faults, exits, ...rest } = done
   const figures = {
     orders: rest.orders,
     paid: rest.paid,
@@ -56,11 +56,11 @@ function print(done: ChaosReport) {
     duplicates: duplicates.length,
     losses: losses.length,
     'other faults': wrong.length,
-    'ends of their own': rest.exits,
+    'ends of their own': exits.length,
     seconds: rest.seconds,
     seed: rest.seed,
   }
   for (const [name, value] of Object.entries(figures)) console.log(`${name.padEnd(18)} ${value}`)
-  for (const [what, all] of Object.entries({ duplicate: duplicates, loss: losses, wrong }))
+  for (const [what, all] of Object.entries({ 'ended by itself': exits, duplicate: duplicates, loss: losses, wrong }))
     for (const one of all) console.log(`${what}: ${one}`)
 }

@@ -23,14 +23,16 @@ export type ChaosReport = Counts &
     orders: number
     paid: number
     faults: Record<string, number>
-    /** How often a process ended that nobody had killed. */
-    exits: number
+    /** Processes that ended though nobody had killed them, each with what it said last. */
+    exits: string[]
     seconds: number
     seed: number
   }
 
 /** Blocks until a payment is final, and a few more. */
 const FINAL = 15
+/** Of kills and stalls, of cuts, of faulty answers. */
+const LEAST = 5
 /** How often an operator looks whether something waits that could be tried at once. */
 const IMPATIENCE_MS = 2000
 
@@ -65,7 +67,9 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     try {
       const trouble = makeTrouble(world, network, counts, over.signal)
       await Promise.all([
-        payAll(payer, orders, options.seconds).then(() => over.abort()),
+        payAll(payer, orders, options.seconds)
+          .then(() => enough(counts, faults, options.seconds))
+          .then(() => over.abort()),
         restockInTheMiddle(world, pools, options.seconds),
         trouble,
       ])
@@ -91,7 +95,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
       orders: orders.length,
       paid: orders.filter(isPaid).length,
       faults: world.adapter.counts,
-      exits: [...world.replicas, world.dispenser].reduce((sum, one) => sum + one.exits(), 0),
+      exits: [...world.replicas, world.dispenser].flatMap(({ exits }) => exits),
       seconds: elapsed(),
       seed,
     }
@@ -111,6 +115,13 @@ async function payAll(payer: Payer, orders: readonly Order[], seconds: number): 
   }
   await payer.mine(FINAL)
   await delay(Math.max(0, began + seconds * 1000 - performance.now()))
+}
+
+/** On a slow machine little may have happened by then. Waits for some more, but not for ever. */
+async function enough(counts: Counts, faults: () => number, seconds: number): Promise<void> {
+  const deadline = performance.now() + seconds * 1000
+  const least = () => Math.min(counts.kills + counts.stalls, counts.cuts, faults())
+  while (least() < LEAST && performance.now() < deadline) await delay(100)
 }
 
 /** Codes that the pool had already among those that it gets. */

@@ -144,7 +144,8 @@ function processOf(name: string, script: string, env: NodeJS.ProcessEnv, port: n
   let child: Child | undefined
   let starting: Promise<void> | undefined
   let wanted = false
-  let exits = 0
+  const exits: string[] = []
+  let lastLine = ''
 
   const launch = async () => {
     const started = await spawnTethered({
@@ -152,14 +153,17 @@ function processOf(name: string, script: string, env: NodeJS.ProcessEnv, port: n
       args: [script],
       env,
       stopSignal: 'SIGTERM',
-      onLine,
+      onLine: (line) => {
+        lastLine = line
+        onLine(line)
+      },
     })
     child = started
     void started.exited.then(async () => {
       child = undefined
       if (!wanted) return
       // Nobody killed it. A container runtime would start it again, and so does this.
-      exits += 1
+      exits.push(`${name}: ${lastLine}`)
       await delay(200)
       if (wanted) start()
     })
@@ -176,8 +180,8 @@ function processOf(name: string, script: string, env: NodeJS.ProcessEnv, port: n
   return {
     name,
     url,
-    /** How often it ended by itself. */
-    exits: () => exits,
+    /** For each time it ended by itself, what it said last. */
+    exits,
     isUp: () => child !== undefined,
     start,
     async kill() {

@@ -13,6 +13,7 @@ import * as unpin from './0012_unpin.ts'
 import * as buyersApi from './0013_buyers_api.ts'
 import * as settledPayments from './0014_payments.ts'
 import * as jobCancelled from './0015_job_cancelled.ts'
+import * as dispatch from './0016_dispatch.ts'
 
 export const migrations = {
   '0001_leases': leases,
@@ -30,4 +31,5 @@ export const migrations = {
   '0013_buyers_api': buyersApi,
   '0014_payments': settledPayments,
   '0015_job_cancelled': jobCancelled,
+  '0016_dispatch': dispatch,
 }
