@@ -131,7 +131,10 @@ describe('docker-compose.yml', () => {
       secrets: ['DB_CODEDISP_PASSWORD', 'CIRCLES_SERVICE_KEY', 'MARKET_CODE_DISPENSER_TOKEN', 'ADAPTER_SECRETS_KEY'],
     },
     // A person's tool: it works on both databases, while it runs.
-    ops: { reads: [...ops.keys(), ...payments.keys()], secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD', 'ADAPTER_SECRETS_KEY'] },
+    ops: {
+      reads: [...ops.keys(), ...payments.keys()],
+      secrets: ['DB_MARKET_API_PASSWORD', 'DB_CODEDISP_PASSWORD', 'ADAPTER_SECRETS_KEY'],
+    },
   }
 
   it('knows the services this test knows', () => {

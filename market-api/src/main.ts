@@ -24,6 +24,7 @@ await runService(log, async (): Promise<Running> => {
   try {
     await waitForDatabase(connection, database, config.DB_WAIT_SECONDS)
     await migrateToLatest(database.db, migrations, log)
+    database.loseSilentConnections()
 
     const jobs = await startJobs(ctx)
     let stopping = false

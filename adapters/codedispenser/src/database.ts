@@ -11,6 +11,7 @@ export type CodesDatabase = RunsDatabase & {
     /** Null: nobody is told. */
     low_stock_threshold: number | null
     low_since: Date | null
+    first_code_id: Generated<string>
   }
   code_pool_codes: {
     code_id: Generated<string>

@@ -8,7 +8,7 @@ import { listPools } from './pools.ts'
 const EVERY_MS = 5000
 
 /**
- * Shows the stock of each pool as metrics, and says once when one falls to or under its threshold and once when it is above it
+ * Keeps in mind where the free codes of each pool begin, shows its stock as metrics, and says once when one falls to or under its threshold and once when it is above it
  * again: of all replicas the one whose update finds the change.
  */
 export function watchStock(db: Kysely<CodesDatabase>, log: Log, metrics: Metrics, intervalMs = EVERY_MS): Loop {
@@ -19,6 +19,7 @@ export function watchStock(db: Kysely<CodesDatabase>, log: Log, metrics: Metrics
     intervalMs,
     log,
     async step() {
+      await findFirstCodes(db)
       const pools = await listPools(db)
       available.reset()
       lowStock.reset()
@@ -33,6 +34,18 @@ export function watchStock(db: Kysely<CodesDatabase>, log: Log, metrics: Metrics
       }
     },
   })
+}
+
+/**
+ * Where the free codes of each pool begin. Until vacuum comes, the index still holds those that were dispensed, and each buyer would
+ * walk past all of them.
+ */
+async function findFirstCodes(db: Kysely<CodesDatabase>): Promise<void> {
+  await sql`
+    update code_pools p set first_code_id = f.code_id from (
+      select pool_id, (select code_id from code_pool_codes c where c.pool_id = code_pools.pool_id and c.state = 'available'
+        order by code_id + 0 limit 1) as code_id from code_pools) as f
+    where f.pool_id = p.pool_id and f.code_id <> p.first_code_id`.execute(db)
 }
 
 async function note(db: Kysely<CodesDatabase>, poolId: string, isLow: boolean): Promise<boolean> {

@@ -20,13 +20,13 @@ const inSeconds = (seconds: number) => sql<Date>`now() + make_interval(secs => $
 /**
  * Takes up to `count` due jobs, those first that wait longest, of each lane no more than it has room for. A worker that dies
  * leaves them held until `locked_until`; the next asks with the same idempotency keys. `isContended`: another worker was at some
- * that were wanted, and there may be more behind them.
+ * that were wanted, and there may be more behind them; `hasMore`: there are.
  */
 export async function claimJobs(
   ctx: MarketContext,
   count: number,
   lanes: Lanes,
-): Promise<{ jobs: Job[]; isContended: boolean }> {
+): Promise<{ jobs: Job[]; isContended: boolean; hasMore: boolean }> {
   const full = (rooms: Map<string, number>) => [...rooms].flatMap(([name, room]) => (room === 0 ? [name] : []))
   const [rooms, adapterRooms] = [lanes.rooms(), lanes.adapterRooms()]
   const { rows } = await sql<Job & { wanted: string }>`
@@ -40,23 +40,25 @@ export async function claimJobs(
         as limited (lane, room) using (lane)
       where place <= coalesce(room, ${lanes.limits.seller})
     ), fair as (
-      select job_id, of_lane.next_attempt_at
+      select job_id
       from of_lane left join unnest(${[...adapterRooms.keys()]}::text[], ${[...adapterRooms.values()]}::integer[])
         as limited (offer_type, room) using (offer_type)
       where adapter_place <= coalesce(room, ${lanes.limits.adapter})
     ), free as (
-      select j.job_id from fulfillment_jobs j join fair using (job_id) where j.next_attempt_at <= now()
-      order by fair.next_attempt_at limit ${count} for update of j skip locked
+      -- As arrays: for a join the planner reads the whole table, while it is small, and whatever updates have left in it.
+      select job_id from fulfillment_jobs where job_id = any(array(select job_id from fair)) and next_attempt_at <= now()
+      order by next_attempt_at + interval '0' limit ${count} for update skip locked
     ), claimed as (
-      update fulfillment_jobs j set status = 'running', attempts = attempts + 1, locked_by = ${ctx.instance},
+      update fulfillment_jobs set status = 'running', attempts = attempts + 1, locked_by = ${ctx.instance},
         locked_until = ${inSeconds(HOLD_SECONDS)},
         -- The moment another worker may take it over: a lost worker's job is due again by itself.
         next_attempt_at = ${inSeconds(HOLD_SECONDS)}, updated_at = now()
-      from free where j.job_id = free.job_id returning j.*
+      where job_id = any(array(select job_id from free)) returning *
     )
     select claimed.*, wanted from (select count(*) as wanted from fair) as f left join claimed on true`.execute(ctx.db)
   const jobs = rows.filter(({ job_id }) => job_id !== null)
-  return { jobs, isContended: jobs.length < Math.min(count, Number(rows[0]!.wanted)) }
+  const wanted = Number(rows[0]!.wanted)
+  return { jobs, isContended: jobs.length < Math.min(count, wanted), hasMore: jobs.length < wanted }
 }
 
 /** Keeps what is held from being taken over. */

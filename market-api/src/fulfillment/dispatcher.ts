@@ -16,6 +16,8 @@ const QUICK_MS = 1000
 const CALLS_A_WORKER = 8
 /** When all places are taken, or others were at the same jobs. */
 const COME_BACK_MS = 50
+/** While more is due than there are places for, so long is waited for several to become free: claimed together they cost little more. */
+const LINGER_MS = 10
 /** Behind the jobs of full lanes the others' are searched for; no more than a fifth of the time goes into that. */
 const SEARCH_PAUSE = 4
 
@@ -34,6 +36,8 @@ export function startDispatcher(ctx: MarketContext): Loop {
   const underWay = new Set<Promise<void>>()
   const keep = createKeeper(ctx)
   let searchAgainAt = 0
+  let hasMore = false
+  let lingerUntil: number | undefined
   let comingBack: NodeJS.Timeout | undefined
 
   const work = async (errand: Errand) => {
@@ -78,10 +82,17 @@ export function startDispatcher(ctx: MarketContext): Loop {
   const step = async (): Promise<boolean> => {
     const free = places()
     if (free <= 0) return comeBack()
+    if (hasMore && free < workers / 2) {
+      lingerUntil ??= performance.now() + LINGER_MS
+      if (performance.now() < lingerUntil) return comeBack(LINGER_MS)
+    }
+    lingerUntil = undefined
     const isSearch = [...lanes.rooms().values(), ...lanes.adapterRooms().values()].includes(0)
     const began = performance.now()
     if (isSearch && began < searchAgainAt) return comeBack(searchAgainAt - began)
-    const { jobs, isContended } = await claimJobs(ctx, free, lanes)
+    const claim = await claimJobs(ctx, free, lanes)
+    const { jobs, isContended } = claim
+    hasMore = claim.hasMore
     const ended = performance.now()
     if (isSearch && jobs.length < free) searchAgainAt = ended + SEARCH_PAUSE * (ended - began)
     if (jobs.length === 0) return isContended && comeBack()
@@ -95,7 +106,7 @@ export function startDispatcher(ctx: MarketContext): Loop {
       })
       underWay.add(ending)
     }
-    return places() > 0
+    return !hasMore && places() > 0
   }
 
   const renewing = setInterval(() => {

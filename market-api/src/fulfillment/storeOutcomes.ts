@@ -60,8 +60,9 @@ async function store(ctx: MarketContext, endings: readonly Ending[]): Promise<Se
         select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as e (job_id uuid, attempts integer, status text,
           reason text, retry_seconds float8, http_status integer, delivered jsonb)
       ), mine as (
-        select job_id from fulfillment_jobs join ended using (job_id, attempts)
-        where fulfillment_jobs.status = 'running' order by job_id for update of fulfillment_jobs
+        select j.job_id from fulfillment_jobs j join ended using (job_id, attempts)
+        where j.job_id = any(${endings.map(({ job }) => job.job_id)}::uuid[]) and j.status = 'running'
+        order by j.job_id for update of j
       ), stored as (
         update fulfillment_jobs j set status = e.status, reason = e.reason, locked_by = null, locked_until = null,
           next_attempt_at = now() + make_interval(secs => e.retry_seconds), last_http_status = e.http_status,

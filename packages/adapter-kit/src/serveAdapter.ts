@@ -79,6 +79,7 @@ export async function serveAdapter<
       const delivery = await sealedWith(() =>
         adapter.open({ db: database.db, secrets, fingerprint, log, metrics, config: config as never }),
       )
+      database.loseSilentConnections()
       const app = adapterApp({
         adapter,
         delivery,

@@ -166,6 +166,21 @@ describe('a lost connection', () => {
     await victim.close()
   })
 
+  it('is given up when it stays silent, in a transaction or outside, and the next one works', async () => {
+    const patient = openDatabase<Any>(database.url, { name: 'patient', poolSize: 1 })
+    // Before it is told so, it waits as long as a migration may take.
+    expect((await sql`select 1 as n from pg_sleep(0.5)`.execute(patient.db)).rows).toEqual([{ n: 1 }])
+    patient.loseSilentConnections(300)
+    const began = performance.now()
+    await expect(sql`select pg_sleep(30)`.execute(patient.db)).rejects.toThrow(/did not answer within 300 ms/)
+    const inside = patient.db.transaction().execute((tx: Any) => sql`select pg_sleep(30)`.execute(tx))
+    await expect(inside).rejects.toThrow(/did not answer within 300 ms|terminated|not queryable/)
+    expect(performance.now() - began).toBeLessThan(10_000)
+    expect((await sql`select 2 as n`.execute(patient.db)).rows).toEqual([{ n: 2 }])
+    await killBackends('patient')
+    await patient.close()
+  })
+
   it('is listened on again, and the callback comes once for what was missed', async () => {
     const listener = openDatabase<Any>(database.url, { name: 'listener', poolSize: 1 })
     let calls = 0

@@ -1,4 +1,5 @@
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
+import type { Socket } from 'node:net'
 import pg from 'pg'
 import { messageOf, StartupError } from './errors.ts'
 
@@ -9,6 +10,11 @@ export type Database<DB> = {
    * that were missed.
    */
   listen(channel: string, onNotify: (payload?: string) => void): Promise<{ stop(): Promise<void> }>
+  /**
+   * From now on a statement that isn't answered within this time fails, and its connection with it: a failover or a firewall that
+   * swallows a connection without a word would keep whoever waits on it for a quarter of an hour. Not for migrations.
+   */
+  loseSilentConnections(ms?: number): void
   close(): Promise<void>
 }
 
@@ -62,18 +68,40 @@ export function openDatabase<DB>(connection: string, options: { poolSize?: numbe
     keepAlive: true,
   }
   const pool = new pg.Pool({ ...client, max: options.poolSize ?? 10 })
+  const patience: Patience = { ms: undefined }
   // A connection that breaks is thrown away, and its statements fail; the event itself has nothing to add, and an error
   // event that nobody hears would end the process.
   pool.on('error', () => {})
   pool.on('connect', (connected) => {
     connected.on('error', () => {})
     prepareRepeated(connected)
+    loseWhenSilent(connected, patience)
   })
   return {
     db: new Kysely<DB>({ dialect: new PostgresDialect({ pool }) }),
     listen: (channel, onNotify) => listen(client, channel, onNotify),
+    loseSilentConnections: (ms = SILENCE_MS) => void (patience.ms = ms),
     close: () => pool.end(),
   }
+}
+
+const SILENCE_MS = 60_000
+
+type Patience = { ms: number | undefined }
+
+/** A client-side limit: one of the server's doesn't help when its answer gets lost. */
+function loseWhenSilent(client: pg.PoolClient, patience: Patience): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>
+  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
+  client.query = ((...args: unknown[]) => {
+    const answer = query(...args)
+    if (patience.ms === undefined) return answer
+    const { ms } = patience
+    const timer = setTimeout(() => stream.destroy(new Error(`Postgres did not answer within ${ms} ms`)), ms)
+    const done = () => clearTimeout(timer)
+    answer.then(done, done)
+    return answer
+  }) as typeof client.query
 }
 
 const MAX_PREPARED = 500

@@ -31,7 +31,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     alter table code_pools
       add column low_stock_threshold integer check (low_stock_threshold >= 0),
-      add column low_since timestamptz`.execute(db)
+      add column low_since timestamptz,
+      -- A hint, kept by watchStock: before it there was no code left. What a rollback gave back there is found by the second look.
+      add column first_code_id bigint not null default 0`.execute(db)
   await countCodes(db)
   await takeCodes(db)
 }
@@ -119,6 +121,7 @@ async function takeCodes(db: Kysely<unknown>) {
       set enable_sort = off as $$
     declare
       _pool text;
+      _from bigint;
       _wanted bigint;
       _free bigint[];
       _line integer;
@@ -130,10 +133,11 @@ async function takeCodes(db: Kysely<unknown>) {
         select w.pool, sum(w.quantity) from unnest(_pools, _quantities) as w (pool, quantity)
           group by w.pool order by w.pool collate "C"
       loop
+        select p.first_code_id into _from from code_pools p where p.pool_id = _pool;
         begin
           select array_agg(f.code_id order by f.code_id) into _free from (
             select c.code_id from code_pool_codes c where c.pool_id = _pool and c.state = 'available'
-              order by c.code_id + 0 limit _wanted for update skip locked
+              and c.code_id + 0 >= _from order by c.code_id + 0 limit _wanted for update skip locked
           ) as f;
           if coalesce(cardinality(_free), 0) < _wanted then
             raise exception using errcode = 'CD001';

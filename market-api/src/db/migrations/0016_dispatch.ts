@@ -7,7 +7,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     create function due_jobs(_full_adapters text[], _full_lanes text[], _count integer)
       returns table (job_id uuid, next_attempt_at timestamptz, offer_type text, lane text)
-      language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+      language plpgsql stable rows 16 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
       set enable_sort = off as $$
     begin
       return query
