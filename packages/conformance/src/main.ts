@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { randomBytes } from 'node:crypto'
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
