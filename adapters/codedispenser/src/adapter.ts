@@ -1,11 +1,13 @@
-import { defineAdapter } from '@market/adapter-kit/adapter'
+import { defineAdapter, type Line, type Run } from '@market/adapter-kit/adapter'
 import type { LineResult } from '@market/contracts/fulfillment'
 import { env } from '@market/kit/config'
+import type { Transaction } from 'kysely'
 import { adminRoutes } from './admin.ts'
+import type { CodeKeys } from './codeKeys.ts'
 import type { CodesDatabase } from './database.ts'
 import { type CodeSource, findMappings } from './mappings.ts'
 import { migrations } from './migrations/index.ts'
-import { countAvailable, takeCodes } from './pools.ts'
+import { countAvailable, takeCodes, type Want } from './pools.ts'
 import { sealPlainCodes } from './sealPlainCodes.ts'
 import { seedFolder } from './seedFolder.ts'
 import { watchStock } from './watchStock.ts'
@@ -39,23 +41,8 @@ export const codedispenser = defineAdapter<CodesDatabase, CodeSource, CodeLine, 
       admin: adminRoutes(db, keys),
       loops: [watchStock(db, log, metrics)],
 
-      /** Each line gets all of its codes or none of them. */
-      async fulfill(tx, run, lines) {
-        const wants = lines.map(({ lineIndex, quantity, mapping }) => ({ lineIndex, quantity, poolId: mapping.poolId }))
-        const taken = await takeCodes(tx, keys, run.key, wants)
-        return lines.map(({ lineIndex, sku, quantity, mapping }) => {
-          const codes = taken.get(lineIndex)
-          return {
-            lineIndex,
-            sku,
-            quantity,
-            status: codes ? 'ok' : 'depleted',
-            message: codes ? null : `The pool has fewer than ${quantity} codes`,
-            codes: codes ?? [],
-            downloadUrls: (codes ?? []).flatMap((code) => downloadUrl(mapping.downloadUrlTemplate, code) ?? []),
-          }
-        })
-      },
+      fulfill: async (tx, run, lines) => (await fulfillAll(tx, keys, [{ run, lines }]))[0]!,
+      fulfillTogether: (tx, runs) => fulfillAll(tx, keys, runs),
 
       /** `codes` and `downloadUrls` in line order; `downloadUrl`, the first, is what older readers look for. */
       summarize(lines) {
@@ -71,6 +58,36 @@ export const codedispenser = defineAdapter<CodesDatabase, CodeSource, CodeLine, 
     }
   },
 })
+
+/** Each line gets all of its codes or none of them. */
+async function fulfillAll(
+  tx: Transaction<CodesDatabase>,
+  keys: CodeKeys,
+  runs: readonly { run: Run; lines: Line<CodeSource>[] }[],
+): Promise<CodeLine[][]> {
+  const wants = runs.flatMap(({ run, lines }) =>
+    lines.map(({ lineIndex, quantity, mapping }): Want => ({
+      runKey: run.key,
+      lineIndex,
+      quantity,
+      poolId: mapping.poolId,
+    })),
+  )
+  const taken = (await takeCodes(tx, keys, wants)).values()
+  return runs.map(({ lines }) => lines.map((line) => lineResult(line, taken.next().value)))
+}
+
+function lineResult({ lineIndex, sku, quantity, mapping }: Line<CodeSource>, codes: string[] | undefined): CodeLine {
+  return {
+    lineIndex,
+    sku,
+    quantity,
+    status: codes ? 'ok' : 'depleted',
+    message: codes ? null : `The pool has fewer than ${quantity} codes`,
+    codes: codes ?? [],
+    downloadUrls: (codes ?? []).flatMap((code) => downloadUrl(mapping.downloadUrlTemplate, code) ?? []),
+  }
+}
 
 function downloadUrl(template: string | null, code: string): string | undefined {
   return template?.replaceAll('{code}', encodeURIComponent(code))

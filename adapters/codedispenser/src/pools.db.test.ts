@@ -45,14 +45,21 @@ function asRun<T>(work: (tx: Transaction<CodesDatabase>, runKey: string) => Prom
   })
 }
 
-const take = (wants: Want[], then: () => Promise<unknown> = async () => {}) =>
-  asRun(async (tx, run) => {
-    const taken = await takeCodes(tx, home.keys, run, wants)
+type LineWant = Omit<Want, 'runKey'>
+
+/** What each line got, by its index. */
+const take = (wants: LineWant[], then: () => Promise<unknown> = async () => {}) =>
+  asRun(async (tx, runKey) => {
+    const taken = await takeCodes(
+      tx,
+      home.keys,
+      wants.map((want) => ({ ...want, runKey })),
+    )
     await then()
-    return Object.fromEntries(taken)
+    return Object.fromEntries(taken.flatMap((got, i) => (got ? [[wants[i]!.lineIndex, got] as const] : [])))
   })
 
-const one = (poolId: string, quantity: number, lineIndex = 0): Want => ({ poolId, quantity, lineIndex })
+const one = (poolId: string, quantity: number, lineIndex = 0): LineWant => ({ poolId, quantity, lineIndex })
 
 /** Sessions of this suite that wait for a row somebody else holds. */
 const waiting = async () =>

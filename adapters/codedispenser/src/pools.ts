@@ -47,28 +47,23 @@ export async function countAvailable(db: Kysely<CodesDatabase>, poolId: string):
   return Number(n)
 }
 
-export type Want = { poolId: string; lineIndex: number; quantity: number }
+/** What a line of a run wants. */
+export type Want = { runKey: string; lineIndex: number; poolId: string; quantity: number }
 
 /**
- * Takes codes for the lines of a run, the oldest first, and gives them by line index. A line gets all it wants or is left
- * out because its pool has too few. How nobody waits for another buyer without need, and nobody in a circle: `take_codes` in
- * migrations/0003.
+ * Takes codes for lines of runs, the oldest first: for each want its codes, or undefined because its pool has too few; what comes
+ * first is served first. How nobody waits for another buyer without need, and nobody in a circle: `take_codes` in migrations/0003.
  */
 export async function takeCodes(
   tx: Transaction<CodesDatabase>,
   keys: CodeKeys,
-  runKey: string,
   wants: readonly Want[],
-): Promise<Map<number, string[]>> {
-  const { rows } = await sql<{ line_index: number; pool_id: string; sealed: string; fingerprint: Buffer }>`
-    select * from take_codes(${runKey}, ${wants.map((want) => want.poolId)}::text[],
+): Promise<(string[] | undefined)[]> {
+  const { rows } = await sql<{ want: number; pool_id: string; sealed: string; fingerprint: Buffer }>`
+    select * from take_codes(${wants.map((want) => want.runKey)}::text[], ${wants.map((want) => want.poolId)}::text[],
       ${wants.map((want) => want.lineIndex)}::integer[], ${wants.map((want) => want.quantity)}::integer[])`.execute(tx)
-  const taken = new Map<number, string[]>()
-  for (const row of rows) {
-    const codes = taken.get(row.line_index)
-    if (codes) codes.push(openCode(keys, row))
-    else taken.set(row.line_index, [openCode(keys, row)])
-  }
+  const taken: (string[] | undefined)[] = wants.map(() => undefined)
+  for (const row of rows) (taken[row.want - 1] ??= []).push(openCode(keys, row))
   return taken
 }
 

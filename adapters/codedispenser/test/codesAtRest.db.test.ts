@@ -162,8 +162,8 @@ describe('codes at rest', () => {
         values ('turn', 1, 's', 'p', 'o', 'h', 'started')`.execute(db)
     const taken = await db
       .transaction()
-      .execute((tx) => takeCodes(tx, after, 'turn', [{ poolId: 'turning', lineIndex: 0, quantity: 4 }]))
-    expect(taken.get(0)).toEqual(['T-1', 'T-2', 'T-3', 'T-4'])
+      .execute((tx) => takeCodes(tx, after, [{ runKey: 'turn', poolId: 'turning', lineIndex: 0, quantity: 4 }]))
+    expect(taken[0]).toEqual(['T-1', 'T-2', 'T-3', 'T-4'])
     expect(await voidCode(db, after, 'turning', 'T-1')).toBe('dispensed')
   })
 })

@@ -214,7 +214,8 @@ describe('without its database', () => {
       const answer = await fulfil(dispenser, asked)
       return answer.status === 200 && answer
     })
-    expect(body).toMatchObject({ status: 'ok', codes: ['c1'] })
+    // A session that was cut off may still have its hand on the first one.
+    expect(body).toMatchObject({ status: 'ok', codes: [expect.stringMatching(/^c[12]$/)] })
     expect(await stockOf(dispenser, sku)).toBe(1)
     await wire.cut()
   })

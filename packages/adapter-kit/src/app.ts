@@ -13,6 +13,7 @@ import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { sql } from 'kysely'
 import { requireServiceKey } from './serviceKey.ts'
+import { createTogether } from './together.ts'
 import { type Gate, type RunsDatabase, runKeyOf, runOnce } from './runGate.ts'
 
 const MAX_BODY_BYTES = 256 * 1024
@@ -47,6 +48,7 @@ export function adapterApp<DB extends RunsDatabase, Mapping, Result extends Line
     RUN_SECONDS,
   )
   const gate: Gate<DB, Mapping, Result> = { ...ctx, onEnd: (seconds) => durations.observe(seconds) }
+  if ('fulfillTogether' in ctx.delivery && ctx.delivery.fulfillTogether) gate.together = createTogether(gate)
 
   const lookUp = async (c: Context) => {
     const { chainId, seller } = pathKey(c)

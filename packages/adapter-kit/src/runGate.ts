@@ -53,6 +53,8 @@ export type Gate<DB extends RunsDatabase, Mapping, Result extends LineResult> = 
   leaseMs?: number
   /** Told of each run that was worked on, when it ends. */
   onEnd?: (seconds: number) => void
+  /** Begins runs that come at one moment together; `createTogether`. */
+  together?: (run: Run, requestHash: string) => Promise<Begun<Mapping, Result>>
 }
 
 export type Answer = { httpStatus: 200 | 202; body: Record<string, unknown> }
@@ -120,7 +122,7 @@ export async function runOnce<DB extends RunsDatabase, Mapping, Result extends L
   const requestHash = hashRequest(run.chainId, run.seller, run.request)
   let begun: Begun<Mapping, Result>
   try {
-    begun = await inTransaction(runsOf(gate.db), (tx) => begin(gate, tx, run, requestHash))
+    begun = await (gate.together?.(run, requestHash) ?? beginAlone(gate, run, requestHash))
   } catch (error) {
     if (!(error instanceof ConflictError) && !(error instanceof InvalidError)) {
       await recordFailure(runsOf(gate.db), run, requestHash, error)
@@ -134,10 +136,17 @@ export async function runOnce<DB extends RunsDatabase, Mapping, Result extends L
 }
 
 /** The gate knows only the kit's own tables; the adapter sees its whole schema. */
-const runsOf = (db: Kysely<any>) => db as Kysely<RunsDatabase>
+export const runsOf = (db: Kysely<any>) => db as Kysely<RunsDatabase>
 
 /** An answer already, or what is left to do outside. */
-type Begun<Mapping, Result> = { answer: Answer; worked: boolean } | { lease: RunLease; plan: Plan<Mapping, Result> }
+export type Begun<Mapping, Result> =
+  { answer: Answer; worked: boolean } | { lease: RunLease; plan: Plan<Mapping, Result> }
+
+export const beginAlone = <DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  gate: Gate<DB, Mapping, Result>,
+  run: Run,
+  requestHash: string,
+) => inTransaction(runsOf(gate.db), (tx) => begin(gate, tx, run, requestHash))
 
 async function begin<DB extends RunsDatabase, Mapping, Result extends LineResult>(
   gate: Gate<DB, Mapping, Result>,
@@ -145,21 +154,16 @@ async function begin<DB extends RunsDatabase, Mapping, Result extends LineResult
   run: Run,
   requestHash: string,
 ): Promise<Begun<Mapping, Result>> {
-  const { adapter, delivery, secrets, failpoint } = gate
+  const { delivery, secrets, failpoint } = gate
   const leaseMs = 'fulfillBySteps' in delivery ? (gate.leaseMs ?? LEASE_MS) : null
-  const earlier = await beginRun(tx, run, requestHash, leaseMs)
-  if (earlier.outcome === 'anotherRequest') {
-    throw new ConflictError('idempotency_key_reused', 'This idempotency key was used for another request')
-  }
-  if (earlier.outcome === 'underWay') return { answer: inProgress(adapter, run, 'Already in progress'), worked: false }
-  const told = openAnswer(secrets, run.key, earlier)
-  if (earlier.outcome === 'finished') {
-    return { answer: { httpStatus: 200, body: { ...told, message: 'Already processed' } }, worked: false }
-  }
-
-  const before = ((told?.lines ?? []) as Result[]).filter(isDelivered)
-  const plan = await planLines(gate, tx as never, run, before)
-  const attempt = earlier.attempt!
+  const [earlier] = await beginRuns(tx, [{ run, requestHash }], leaseMs)
+  const answer = answerOf(gate, run, earlier!)
+  if (answer) return { answer, worked: false }
+  const before = deliveredBefore<Result>(secrets, run.key, earlier!)
+  const skus = skusToFind(run, before)
+  const mappings = await delivery.findMappings(tx as never, run.chainId, run.seller, skus)
+  const plan = planLines(gate, run, before, mappings)
+  const attempt = earlier!.attempt!
   if (leaseMs !== null && plan.mapped.length > 0) return { lease: { runKey: run.key, attempt, leaseMs }, plan }
   const results =
     'fulfill' in delivery && plan.mapped.length > 0 ? await delivery.fulfill(tx as never, run, plan.mapped) : []
@@ -168,6 +172,31 @@ async function begin<DB extends RunsDatabase, Mapping, Result extends LineResult
   await storeAnswer(tx, secrets, run.key, attempt, body)
   return { answer: { httpStatus: 200, body }, worked: true }
 }
+
+/**
+ * What can be said of a run without working on it; undefined when it is ours.
+ *
+ * @throws ConflictError the key was used for another request
+ */
+export function answerOf<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  { adapter, secrets }: Gate<DB, Mapping, Result>,
+  run: Run,
+  earlier: Earlier,
+): Answer | undefined {
+  if (earlier.outcome === 'anotherRequest') {
+    throw new ConflictError('idempotency_key_reused', 'This idempotency key was used for another request')
+  }
+  if (earlier.outcome === 'underWay') return inProgress(adapter, run, 'Already in progress')
+  if (earlier.outcome === 'mine') return undefined
+  return { httpStatus: 200, body: { ...openAnswer(secrets, run.key, earlier), message: 'Already processed' } }
+}
+
+/** The lines that earlier rounds of a run have delivered. */
+export const deliveredBefore = <Result extends LineResult>(
+  secrets: SecretBox,
+  key: string,
+  earlier: Earlier,
+): Result[] => ((openAnswer(secrets, key, earlier)?.lines ?? []) as Result[]).filter(isDelivered)
 
 /** Waits for a run by steps as long as a caller should have to. The run goes on when nobody waits. */
 async function followSteps<DB extends RunsDatabase, Mapping, Result extends LineResult>(
@@ -238,19 +267,29 @@ async function insist(write: () => Promise<void>): Promise<void> {
 const isDelivered = (line: LineResult) => line.status === 'ok'
 
 /** `before`: the lines an earlier run delivered; they stay as they were told to the buyer. */
-type Plan<Mapping, Result> = { before: Result[]; mapped: Line<Mapping>[]; notMapped: LineResult[] }
+export type Plan<Mapping, Result> = { before: Result[]; mapped: Line<Mapping>[]; notMapped: LineResult[] }
 
-/** Finds what is missing, and who of it is ours. */
-async function planLines<DB extends RunsDatabase, Mapping, Result extends LineResult>(
-  { adapter: { maxQuantity }, delivery }: Gate<DB, Mapping, Result>,
-  tx: Transaction<DB>,
+const missingOf = (run: Run, before: LineResult[]) => {
+  const done = new Set(before.map((line) => line.lineIndex))
+  return itemsOf(run.request).filter((item) => !done.has(item.lineIndex))
+}
+
+export const skusToFind = (run: Run, before: LineResult[]) => [
+  ...new Set(missingOf(run, before).map((item) => item.sku)),
+]
+
+/**
+ * Finds what is missing, and who of it is ours.
+ *
+ * @throws InvalidError a quantity over the adapter's limit
+ */
+export function planLines<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+  { adapter: { maxQuantity } }: Gate<DB, Mapping, Result>,
   run: Run,
   before: Result[],
-): Promise<Plan<Mapping, Result>> {
-  const done = new Set(before.map((line) => line.lineIndex))
-  const missing = itemsOf(run.request).filter((item) => !done.has(item.lineIndex))
-  const skus = [...new Set(missing.map((item) => item.sku))]
-  const mappings = await delivery.findMappings(tx, run.chainId, run.seller, skus)
+  mappings: ReadonlyMap<string, Mapping>,
+): Plan<Mapping, Result> {
+  const missing = missingOf(run, before)
   const mapped: Line<Mapping>[] = []
   const notMapped: LineResult[] = []
   for (const item of missing) {
@@ -258,7 +297,7 @@ async function planLines<DB extends RunsDatabase, Mapping, Result extends LineRe
     if (mapping === undefined) notMapped.push({ ...item, status: 'notMapped', message: 'No mapping for seller/sku' })
     else mapped.push({ ...item, mapping })
   }
-  for (const sku of skus) {
+  for (const sku of new Set(missing.map((item) => item.sku))) {
     const quantity = mapped.filter((line) => line.sku === sku).reduce((sum, line) => sum + line.quantity, 0)
     if (quantity > maxQuantity) {
       throw new InvalidError('quantity_limit', `Requested quantity exceeds limit (max ${maxQuantity})`)
@@ -268,7 +307,7 @@ async function planLines<DB extends RunsDatabase, Mapping, Result extends LineRe
 }
 
 /** What the adapter said of the lines it was asked for, with what was told before. */
-function replyOf<DB extends RunsDatabase, Mapping, Result extends LineResult>(
+export function replyOf<DB extends RunsDatabase, Mapping, Result extends LineResult>(
   { adapter, delivery }: Gate<DB, Mapping, Result>,
   run: Run,
   { before, mapped, notMapped }: Plan<Mapping, Result>,
@@ -322,25 +361,33 @@ function reply(
   }
 }
 
-type Earlier = {
+export type Earlier = {
   outcome: 'mine' | 'underWay' | 'finished' | 'anotherRequest'
   /** The number of ours. */
   attempt: number | null
 } & StoredAnswer
 
-/** Decides in one call who has the run, and takes it when it is free (kit_begin_run). */
-async function beginRun(
+/**
+ * Decides in one call who has each of these runs, of different keys, and takes those that are free (kit_begin_run). The transaction
+ * waits for nobody's lock longer than `lockTimeout`, in Postgres's own words; '0' = as long as a statement may.
+ */
+export async function beginRuns(
   tx: Transaction<RunsDatabase>,
-  run: Run,
-  requestHash: string,
+  runs: readonly { run: Run; requestHash: string }[],
   leaseMs: number | null,
-): Promise<Earlier> {
+  lockTimeout = '0',
+): Promise<Earlier[]> {
+  const column = <T>(of: (run: Run) => T) => runs.map(({ run }) => of(run))
   const { rows } = await sql<Earlier>`
-    select outcome, attempt, response, sealed_response from kit_begin_run(
-      ${run.key}, ${run.chainId}, ${run.seller}, ${run.paymentReference}, ${run.orderId}, ${requestHash}, ${leaseMs})`.execute(
+    select outcome, attempt, response, sealed_response, set_config('lock_timeout', ${lockTimeout}, true)
+    from unnest(${column((run) => run.key)}::text[], ${column((run) => run.chainId)}::bigint[],
+        ${column((run) => run.seller)}::text[], ${column((run) => run.paymentReference)}::text[],
+        ${column((run) => run.orderId)}::text[], ${runs.map(({ requestHash }) => requestHash)}::text[])
+      with ordinality as r (key, chain_id, seller, payment_reference, order_id, hash, n),
+      lateral kit_begin_run(key, chain_id, seller, payment_reference, order_id, hash, ${leaseMs}) order by n`.execute(
     tx,
   )
-  return rows[0]!
+  return rows
 }
 
 /** @throws LeaseLostError the run is another's, or has ended */
@@ -351,12 +398,27 @@ async function storeAnswer(
   attempt: number,
   body: Record<string, unknown>,
 ): Promise<void> {
-  const status = body.status === 'ok' ? 'ok' : body.status === 'partial' ? 'partial' : 'waiting'
+  await storeAnswers(db, secrets, [{ key, attempt, body }])
+}
+
+/** @throws LeaseLostError one of the runs is another's, or has ended; in a transaction nothing is stored then */
+export async function storeAnswers(
+  db: Kysely<RunsDatabase>,
+  secrets: SecretBox,
+  answers: readonly { key: string; attempt: number; body: Record<string, unknown> }[],
+): Promise<void> {
+  const statusOf = (body: Record<string, unknown>) =>
+    body.status === 'ok' ? 'ok' : body.status === 'partial' ? 'partial' : 'waiting'
   const stored = await sql`
-    update fulfillment_runs set status = ${status}, sealed_response = ${sealAnswer(secrets, key, body)}, response = null,
-      last_error = null, lease_until = null, updated_at = now(), completed_at = ${status === 'ok' ? sql`now()` : null}
-    where run_key = ${key} and attempts = ${attempt} and status = 'started'`.execute(db)
-  if (stored.numAffectedRows !== 1n) throw new LeaseLostError(`run ${key} was taken over`)
+    update fulfillment_runs r set status = a.status, sealed_response = a.sealed, response = null, last_error = null,
+      lease_until = null, updated_at = now(), completed_at = case when a.status = 'ok' then now() end
+    from unnest(${answers.map(({ key }) => key)}::text[], ${answers.map(({ attempt }) => attempt)}::integer[],
+      ${answers.map(({ body }) => statusOf(body))}::text[],
+      ${answers.map(({ key, body }) => sealAnswer(secrets, key, body))}::text[]) as a (run_key, attempt, status, sealed)
+    where r.run_key = a.run_key and r.attempts = a.attempt and r.status = 'started'`.execute(db)
+  if (stored.numAffectedRows !== BigInt(answers.length)) {
+    throw new LeaseLostError(`run ${answers.map(({ key }) => key).join(', ')} was taken over`)
+  }
 }
 
 /** A text that Postgres takes, whatever the outside put into it. */

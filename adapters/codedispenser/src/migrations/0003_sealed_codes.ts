@@ -104,7 +104,7 @@ async function countCodes(db: Kysely<unknown>) {
 }
 
 /**
- * Takes codes for the lines of a run, in one round trip; pools.ts says what it promises.
+ * Takes codes for lines of runs, in one round trip; pools.ts says what it promises.
  *
  * Pools are visited in one order by everybody, each once: callers that hold codes of one pool and wait for another's never wait
  * in a circle. In each, the first look skips rows that others hold, so that buyers don't queue. When it comes up short, it lets
@@ -115,8 +115,8 @@ async function countCodes(db: Kysely<unknown>) {
  */
 async function takeCodes(db: Kysely<unknown>) {
   await sql`
-    create function take_codes(_run text, _pools text[], _lines integer[], _quantities integer[])
-      returns table (line_index integer, pool_id text, sealed text, fingerprint bytea)
+    create function take_codes(_runs text[], _pools text[], _lines integer[], _quantities integer[])
+      returns table (want integer, pool_id text, sealed text, fingerprint bytea)
       language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
       set enable_sort = off as $$
     declare
@@ -124,7 +124,7 @@ async function takeCodes(db: Kysely<unknown>) {
       _from bigint;
       _wanted bigint;
       _free bigint[];
-      _line integer;
+      _want integer;
       _quantity integer;
       _taken bigint[] := '{}';
       _takers integer[] := '{}';
@@ -148,24 +148,24 @@ async function takeCodes(db: Kysely<unknown>) {
               order by c.code_id + 0 limit _wanted for update
           ) as f;
         end;
-        for _line, _quantity in
-          select w.line, w.quantity from unnest(_pools, _lines, _quantities) with ordinality as w (pool, line, quantity, n)
+        for _want, _quantity in
+          select w.n, w.quantity from unnest(_pools, _quantities) with ordinality as w (pool, quantity, n)
             where w.pool = _pool order by w.n
         loop
           continue when cardinality(_free) < _quantity;
           _taken := _taken || _free[1:_quantity];
-          _takers := _takers || array_fill(_line, array[_quantity]);
+          _takers := _takers || array_fill(_want, array[_quantity]);
           _free := _free[_quantity + 1:];
         end loop;
       end loop;
       return query
-        with given as (select * from unnest(_taken, _takers) with ordinality as g (code_id, line, n)),
+        with given as (select * from unnest(_taken, _takers) with ordinality as g (code_id, taker, n)),
         done as (
           update code_pool_codes c
-            set state = 'assigned', run_key = _run, line_index = g.line, assigned_at = now()
+            set state = 'assigned', run_key = _runs[g.taker], line_index = _lines[g.taker], assigned_at = now()
             from given g where c.code_id = g.code_id
-            returning g.n, g.line, c.pool_id, c.sealed, c.fingerprint
+            returning g.n, g.taker, c.pool_id, c.sealed, c.fingerprint
         )
-        select d.line, d.pool_id, d.sealed, d.fingerprint from done d order by d.n;
+        select d.taker, d.pool_id, d.sealed, d.fingerprint from done d order by d.n;
     end $$`.execute(db)
 }
