@@ -37,8 +37,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     sequence: { sequencer: LongestFirst },
-    // The long suites mostly wait for processes of their own; a third worker uses what two leave of two cores.
-    maxWorkers: 3,
+    // The long suites mostly wait for processes of their own; two more workers use what two leave of two cores.
+    maxWorkers: 4,
     // Every file loading viem, zod and kysely anew costs as much as its tests. No module here keeps state between files.
     isolate: false,
   },

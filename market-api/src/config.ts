@@ -184,11 +184,11 @@ export const Variables = z.object({
   /** Redirects followed to look at stock; those of a configured adapter never are. */
   OUTBOUND_MAX_REDIRECTS: env.int(0, 20, 3),
   /** Calls to adapters under way at a time; 0: this replica dispatches nothing. */
-  FULFILLMENT_WORKERS: env.int(0, 200, 16),
+  FULFILLMENT_WORKERS: env.int(0, 200, 48),
   /** Of these, to one seller's adapter of one kind. */
-  FULFILLMENT_SELLER_CONCURRENCY: env.int(1, 200, 8),
+  FULFILLMENT_SELLER_CONCURRENCY: env.int(1, 200, 24),
   /** And to all sellers' adapters of one kind, slow ones included. */
-  FULFILLMENT_ADAPTER_CONCURRENCY: env.int(1, 1000, 64),
+  FULFILLMENT_ADAPTER_CONCURRENCY: env.int(1, 1000, 200),
   /**
    * Of older deployments, whose second pass over undelivered orders they steered. Jobs are tried again by themselves here, so
    * they have no other effect than to stop the start where they did before (fulfilment.md 11).

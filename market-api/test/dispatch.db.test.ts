@@ -22,7 +22,12 @@ const stall = true
 /** Of the tests of a group. */
 function market(env: Record<string, string>, fulfillmentTimeoutMs = 60_000) {
   beforeAll(async () => {
-    world = await startFulfillment(env, { fulfillmentTimeoutMs })
+    const limits = {
+      FULFILLMENT_WORKERS: '16',
+      FULFILLMENT_SELLER_CONCURRENCY: '8',
+      FULFILLMENT_ADAPTER_CONCURRENCY: '64',
+    }
+    world = await startFulfillment({ ...limits, ...env }, { fulfillmentTimeoutMs })
     world.odoo.faults.set(SKU, (response, asked) => {
       const fault = faults.get(asked.path.split('/').at(-1)!)
       return fault === undefined ? undefined : fault === stall ? held.push({ response, asked }) : fault(response)
