@@ -37,8 +37,9 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     sequence: { sequencer: LongestFirst },
-    // The long suites mostly wait for processes of their own; two more workers use what two leave of two cores.
-    maxWorkers: 4,
+    // The long suites mostly wait for processes of their own; a third worker uses what two leave of two cores. A fourth loads all
+    // modules once more, and takes longer.
+    maxWorkers: 3,
     // Every file loading viem, zod and kysely anew costs as much as its tests. No module here keeps state between files.
     isolate: false,
   },
