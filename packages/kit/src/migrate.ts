@@ -15,6 +15,7 @@ export async function migrateToLatest<DB>(db: Kysely<DB>, migrations: Record<str
   }
   if (error) {
     const failed = results?.find((result) => result.status === 'Error')?.migrationName
-    throw new StartupError(`migration ${failed ?? ''} failed: ${messageOf(error)}`, { cause: error })
+    const what = failed === undefined ? 'migrations' : `migration ${failed}`
+    throw new StartupError(`${what} failed: ${messageOf(error)}`, { cause: error })
   }
 }
