@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { DEMO_CODE_SKU, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import type { RunningMarket } from '@market/testkit/runningMarket'
 import { until } from '@market/testkit/until'
@@ -6,10 +5,9 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { signedInBuyer } from './buyer.ts'
 import { startDemoMarket } from './demoMarket.ts'
+import { runOps } from './opsCommand.ts'
 
 // `ops jobs` and `ops explain` beside a market that runs: what a person is told to do has the buyer get the goods.
-
-const script = new URL('../scripts/dist/ops.js', import.meta.url).pathname
 
 let market: RunningMarket
 let database: postgres.Sql
@@ -23,24 +21,16 @@ afterAll(async () => {
   await market?.remove()
 })
 
-function ops(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [script, ...args],
-      {
-        env: {
-          PATH: process.env.PATH,
-          USER: 'grace',
-          OPS_MARKET_URL: market.connections.market,
-          OPS_CODEDISP_URL: market.connections.codedisp,
-          ADAPTER_SECRETS_KEY: market.secrets.adapterSecretsKey,
-        },
-      },
-      (error, stdout, stderr) => resolve({ code: error ? Number(error.code ?? -1) : 0, stdout, stderr }),
-    )
-  })
-}
+const ops = (...args: string[]) =>
+  runOps(
+    {
+      USER: 'grace',
+      OPS_MARKET_URL: market.connections.market,
+      OPS_CODEDISP_URL: market.connections.codedisp,
+      ADAPTER_SECRETS_KEY: market.secrets.adapterSecretsKey,
+    },
+    ...args,
+  )
 /** Every test reads what it asserts. */
 async function opsJson(...args: string[]): Promise<Record<string, any>> {
   const { code, stdout } = await ops('--json', ...args)

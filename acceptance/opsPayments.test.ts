@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { OrderStatus } from '@market/contracts/statuses'
 import { DEMO_CODE_SKU, demoOperator, demoSeller } from '@market/dev-chain/demo'
 import { payInCrc } from '@market/dev-chain/payInCrc'
@@ -10,10 +9,9 @@ import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { signedInBuyer } from './buyer.ts'
 import { startDemoMarket } from './demoMarket.ts'
+import { runOps } from './opsCommand.ts'
 
 // `ops payments` beside a market that runs: what was paid is what its commands say.
-
-const script = new URL('../scripts/dist/ops.js', import.meta.url).pathname
 
 let market: RunningMarket
 let database: postgres.Sql
@@ -27,16 +25,7 @@ afterAll(async () => {
   await market?.remove()
 })
 
-function ops(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [script, 'payments', ...args],
-      { env: { PATH: process.env.PATH, OPS_MARKET_URL: market.connections.market } },
-      (error, stdout, stderr) => resolve({ code: error ? Number(error.code ?? -1) : 0, stdout, stderr }),
-    )
-  })
-}
+const ops = (...args: string[]) => runOps({ OPS_MARKET_URL: market.connections.market }, 'payments', ...args)
 /** Every test reads what it asserts. */
 async function opsJson(...args: string[]): Promise<Record<string, any>> {
   const { code, stdout } = await ops(...args, '--json')

@@ -1,5 +1,4 @@
 import { ORDER_ID } from '@market/contracts/ids'
-import type { Database } from '@market/kit/db'
 import {
   cancelJob,
   type Changed,
@@ -9,7 +8,6 @@ import {
   JobNotKnownError,
   JobRefusedError,
   listJobs,
-  type MarketDatabase,
   resolveJob,
   retryJob,
   showDelivery,
@@ -20,11 +18,8 @@ import type { Out } from './catalog.ts'
 import { jobListText, jobText, withAdvice } from './jobsText.ts'
 import { address } from './operatorArguments.ts'
 import { type WholeOrder, wholeJson, wholeText } from './orderExplanation.ts'
-import { chainOf, depthsOf, limitOf, wholeNumber } from './payments.ts'
+import { chainOf, depthsOf, limitOf, type MarketDb, wholeNumber, type WithMarket } from './payments.ts'
 import { UsageError } from './usageError.ts'
-
-type MarketDb = Database<MarketDatabase>['db']
-type WithMarket = <T>(work: (db: MarketDb) => Promise<T>) => Promise<T>
 
 const PREFIX = 'jobs'
 

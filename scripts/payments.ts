@@ -18,8 +18,8 @@ import { explanationText, withWords } from './explanationText.ts'
 import { listText, needsOf, replayText, statusText, unmatchedText } from './paymentsText.ts'
 import { UsageError } from './usageError.ts'
 
-type MarketDb = Database<MarketDatabase>['db']
-type WithMarket = <T>(work: (db: MarketDb) => Promise<T>) => Promise<T>
+export type MarketDb = Database<MarketDatabase>['db']
+export type WithMarket = <T>(work: (db: MarketDb) => Promise<T>) => Promise<T>
 
 const PREFIX = 'payments'
 const MAX_LIMIT = 1000

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { json } from 'node:stream/consumers'
-import type { Log } from '@market/kit/log'
 import { startLocalServer } from '@market/testkit/localServer'
 import { until } from '@market/testkit/until'
 import { sql } from 'kysely'
@@ -9,6 +8,7 @@ import { startJobs } from '../src/jobs.ts'
 import { createAdapterClient } from '../src/serviceRoutes/adapterClient.ts'
 import { serviceKeys } from '../src/serviceRoutes/adapters.ts'
 import { payment, startScriptedChain, transaction, trust } from './scriptedChain.ts'
+import { recordingLog } from './recordingLog.ts'
 import { BUYER, type Line, startShop } from './shop.ts'
 import { type MarketApi, startMarketApi } from './startMarketApi.ts'
 
@@ -130,7 +130,7 @@ export async function startFulfillment(
   const { ctx } = shop
   const { db, config } = ctx
   const logged: { level: string; fields: Record<string, unknown>; message: string }[] = []
-  ctx.log = recorder(logged)
+  ctx.log = recordingLog(logged)
   ctx.adapters = createAdapterClient({
     keys: serviceKeys(config),
     inventoryTimeoutMs: 2000,
@@ -275,17 +275,4 @@ export async function startFulfillment(
     },
   }
   return world
-}
-
-function recorder(logged: { level: string; fields: Record<string, unknown>; message: string }[]): Log {
-  const note = (level: string) => (fields: object, message: string) =>
-    void logged.push({ level, fields: { ...fields }, message })
-  const log: Log = {
-    debug: note('debug'),
-    info: note('info'),
-    warn: note('warn'),
-    error: note('error'),
-    child: () => log,
-  }
-  return log
 }

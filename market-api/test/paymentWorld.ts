@@ -1,7 +1,6 @@
 import { orderId as newOrderId, paymentReference as newReference } from '@market/contracts/ids'
 import { OrderStatus } from '@market/contracts/statuses'
 import { inTransaction } from '@market/kit/db'
-import type { Log } from '@market/kit/log'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import type { MarketContext } from '../src/context.ts'
@@ -9,6 +8,7 @@ import type { OrderSnapshot } from '../src/orders/order.ts'
 import { insertOrder } from '../src/orders/store.ts'
 import { pollPayments } from '../src/payments/pollPayments.ts'
 import { createAdapterClient } from '../src/serviceRoutes/adapterClient.ts'
+import { type Logged, recordingLog } from './recordingLog.ts'
 import { GATEWAY, payment, startScriptedChain, transaction, trust } from './scriptedChain.ts'
 import { startAdapter } from './shop.ts'
 import { type MarketApi, startMarketApi } from './startMarketApi.ts'
@@ -19,8 +19,6 @@ export const SELLER = `0x${'5e'.repeat(20)}`
 
 export type Placed = { orderId: string; reference: string }
 export type PaymentWorld = Awaited<ReturnType<typeof startWorld>>
-type Logged = { level: string; fields: Record<string, unknown>; message: string }
-
 /** Of a test file: markets on one database, each with a chain of its own that is empty but for the gateway's trust. */
 export function paymentMarkets() {
   let base: MarketApi
@@ -53,15 +51,7 @@ async function startWorld(databaseUrl: string, chainId: number, env: Record<stri
   const replicas: MarketApi[] = []
   const logged: Logged[] = []
   let adapter: Awaited<ReturnType<typeof startAdapter>> | undefined
-  const note = (level: string) => (fields: object, message: string) =>
-    void logged.push({ level, fields: { ...fields }, message })
-  const log: Log = {
-    debug: note('debug'),
-    info: note('info'),
-    warn: note('warn'),
-    error: note('error'),
-    child: () => log,
-  }
+  const log = recordingLog(logged)
   /** Another process of this market. */
   const replica = async (more: Record<string, string> = {}) => {
     const settings = { CHAIN_ID: String(chainId), RPC: chain.node, CIRCLES_RPC: chain.indexer, ...env, ...more }

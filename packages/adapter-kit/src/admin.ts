@@ -1,21 +1,16 @@
 import { isAddress } from '@market/contracts/address'
 import { AppError, ForbiddenError, UnauthorizedError } from '@market/kit/errors'
-import { createApp, type ErrorBody } from '@market/kit/http'
+import { createApp } from '@market/kit/http'
 import type { Log } from '@market/kit/log'
 import type { Metrics } from '@market/kit/metrics'
 import { Hono, type MiddlewareHandler } from 'hono'
 import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { adapterError } from './adapterError.ts'
 
 export const ADMIN_AUDIENCE = 'market-admin-api'
 /** Never a symmetric one: the key that verifies is public. */
 const ALGORITHMS = ['RS256', 'EdDSA']
 const CLOCK_TOLERANCE_SECONDS = 30
-
-/** As the contract's routes answer: callers of the older adapters read `error` (adapters.md 1). */
-const adminError: ErrorBody = (error, requestId) => ({
-  contentType: 'application/json; charset=utf-8',
-  body: { error: error.message, code: error.code, ...error.details, requestId },
-})
 
 /** Whose tokens count on the admin listener, and whose of their subjects are let in. */
 export type AdminAuth = { issuer: string; keys: JWTVerifyGetKey; addresses: readonly string[] }
@@ -30,7 +25,7 @@ export const issuerKeys = (authServiceUrl: string): JWTVerifyGetKey =>
 
 /** The admin face of an adapter: `/admin/health`, and the adapter's own routes below `/admin`, for those on the list. */
 export function adminApp(auth: AdminAuth, routes: Hono | undefined, log: Log, metrics: Metrics) {
-  const app = createApp(log, metrics, adminError)
+  const app = createApp(log, metrics, adapterError)
   app.use('/admin/*', requireAdmin(auth))
   app.get('/admin/health', (c) => c.json({ ok: true }))
   if (routes) app.route('/admin', routes)

@@ -7,23 +7,18 @@ import {
 import { AddressError, normalizeAddress } from '@market/contracts/address'
 import { Availability } from '@market/contracts/statuses'
 import { AppError, InvalidError } from '@market/kit/errors'
-import { createApp, type ErrorBody, probes } from '@market/kit/http'
+import { createApp, probes } from '@market/kit/http'
 import type { Metrics } from '@market/kit/metrics'
 import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { sql } from 'kysely'
+import { adapterError } from './adapterError.ts'
 import { requireServiceKey } from './serviceKey.ts'
 import { createTogether } from './together.ts'
 import { type Gate, type RunsDatabase, runKeyOf, runOnce } from './runGate.ts'
 
 const MAX_BODY_BYTES = 256 * 1024
 const RUN_SECONDS = [0.005, 0.025, 0.1, 0.5, 2.5, 10, 30, 120]
-
-/** Callers of the older adapters read `error`; `code` and `requestId` come beside it. */
-const adapterError: ErrorBody = (error, requestId) => ({
-  contentType: 'application/json; charset=utf-8',
-  body: { error: error.message, code: error.code, ...error.details, requestId },
-})
 
 export type AdapterContext<DB extends RunsDatabase, Mapping, Result extends LineResult> = Omit<
   Gate<DB, Mapping, Result>,

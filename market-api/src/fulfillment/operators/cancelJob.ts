@@ -1,4 +1,3 @@
-import { inTransaction } from '@market/kit/db'
 import { sql, type Transaction } from 'kysely'
 import type { MarketDatabase } from '../../db/types.ts'
 import { releaseSkus } from '../../serviceRoutes/reservations.ts'
@@ -8,11 +7,10 @@ import {
   assertNotHeld,
   type Changed,
   type Db,
-  findJobId,
   JobRefusedError,
   type LockedJob,
-  lockJob,
   recordAct,
+  withJob,
 } from './jobRecords.ts'
 
 /**
@@ -27,9 +25,8 @@ export async function cancelJob(
   idOrPrefix: string,
   { by, reason, dryRun = false }: Act & { dryRun?: boolean },
 ): Promise<Changed> {
-  const jobId = await findJobId(db, idOrPrefix)
-  return inTransaction(db, async (tx) => {
-    const job = await lockJob(tx, jobId)
+  return withJob(db, idOrPrefix, async (tx, job) => {
+    const { job_id: jobId } = job
     const changed = (result: Changed['result']): Changed => ({ jobId, orderId: job.order_id, result })
     if (job.status === 'cancelled') return changed('unchanged')
     if (job.status === 'done') throw new JobRefusedError(`${jobId} is delivered`)

@@ -1,3 +1,4 @@
+import { inTransaction } from '@market/kit/db'
 import { type Kysely, type Selectable, sql, type Transaction } from 'kysely'
 import type { MarketDatabase } from '../../db/types.ts'
 import { TOLD } from '../jobView.ts'
@@ -127,8 +128,21 @@ export type LockedJob = Selectable<MarketDatabase['fulfillment_jobs']> & {
   isPaid: boolean
 }
 
-/** Takes a job from everybody else until the transaction ends. @throws JobNotKnownError */
-export async function lockJob(tx: Transaction<MarketDatabase>, jobId: string): Promise<LockedJob> {
+/**
+ * Does something to a job that nobody else can change meanwhile.
+ *
+ * @throws JobNotKnownError
+ */
+export async function withJob<T>(
+  db: Db,
+  idOrPrefix: string,
+  work: (tx: Transaction<MarketDatabase>, job: LockedJob) => Promise<T>,
+): Promise<T> {
+  const jobId = await findJobId(db, idOrPrefix)
+  return inTransaction(db, async (tx) => work(tx, await lockJob(tx, jobId)))
+}
+
+async function lockJob(tx: Transaction<MarketDatabase>, jobId: string): Promise<LockedJob> {
   // The order first, as settlement does: of two that each held one and wanted the other's, one would be shot.
   const { rows: orders } = await sql<{ paid: boolean; confirmed: boolean; complete: boolean }>`
     select payment_reverted_at is null and cancelled_at is null as paid, confirmed_at is not null as confirmed,

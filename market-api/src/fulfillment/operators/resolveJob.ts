@@ -1,7 +1,6 @@
-import { inTransaction } from '@market/kit/db'
 import { handOver } from '../handOver.ts'
 import { PAYMENT_REVERTED } from '../holdJobs.ts'
-import { type Act, assertNotHeld, type Changed, type Db, findJobId, JobRefusedError, lockJob } from './jobRecords.ts'
+import { type Act, assertNotHeld, type Changed, type Db, JobRefusedError, withJob } from './jobRecords.ts'
 
 /**
  * Ends a job whose goods a person has handed over: the buyer reads the message, and what was held of the stock is delivered. Said
@@ -15,9 +14,8 @@ export async function resolveJob(
   idOrPrefix: string,
   { by, reason, message, dryRun = false }: Act & { message?: string | undefined; dryRun?: boolean },
 ): Promise<Changed> {
-  const jobId = await findJobId(db, idOrPrefix)
-  return inTransaction(db, async (tx) => {
-    const job = await lockJob(tx, jobId)
+  return withJob(db, idOrPrefix, async (tx, job) => {
+    const { job_id: jobId } = job
     const changed = (result: Changed['result']): Changed => ({ jobId, orderId: job.order_id, result })
     if (job.status === 'done') {
       const resolved = await tx

@@ -1,17 +1,7 @@
-import { inTransaction } from '@market/kit/db'
 import { sql } from 'kysely'
 import { JOBS_CHANNEL } from '../insertJobs.ts'
 import { MANUAL } from '../planJobs.ts'
-import {
-  type Act,
-  assertNotHeld,
-  type Changed,
-  type Db,
-  findJobId,
-  JobRefusedError,
-  lockJob,
-  recordAct,
-} from './jobRecords.ts'
+import { type Act, assertNotHeld, type Changed, type Db, JobRefusedError, recordAct, withJob } from './jobRecords.ts'
 
 /**
  * Makes a job due now, with all its attempts before it, and wakes a worker. Of one that is due already nothing changes but that.
@@ -24,9 +14,8 @@ export async function retryJob(
   idOrPrefix: string,
   { by, reason, dryRun = false }: Act & { dryRun?: boolean },
 ): Promise<Changed> {
-  const jobId = await findJobId(db, idOrPrefix)
-  return inTransaction(db, async (tx) => {
-    const job = await lockJob(tx, jobId)
+  return withJob(db, idOrPrefix, async (tx, job) => {
+    const { job_id: jobId } = job
     const refuse = (why: string) => {
       throw new JobRefusedError(`${jobId} ${why}`)
     }
